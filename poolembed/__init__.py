@@ -1,0 +1,72 @@
+"""Turn songs of any length into fixed-length embeddings with learned temporal pooling.
+
+>>> import poolembed
+>>> model = poolembed.load("base")
+>>> model.embedding_size
+512
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from poolembed.errors import (
+    AudioError,
+    BundleError,
+    BundleNotFoundError,
+    FilesFailedError,
+    NothingFoundError,
+    OutputError,
+    PoolembedError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from poolembed.embed.model import Model, load
+    from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool, TemporalPool
+
+__version__ = "0.1.0"
+
+# Imported when first asked for, so that `poolembed --help` does not wait for torch.
+_LAZY = {
+    "Model": "poolembed.embed.model",
+    "load": "poolembed.embed.model",
+    "TemporalPool": "poolembed.nn.pooling",
+    "MeanPool": "poolembed.nn.pooling",
+    "MaxPool": "poolembed.nn.pooling",
+    "SoftmaxPool": "poolembed.nn.pooling",
+    "AutoPool": "poolembed.nn.pooling",
+    "GeMPool": "poolembed.nn.pooling",
+    "AttentionPool": "poolembed.nn.pooling",
+}
+
+__all__ = [
+    "AttentionPool",
+    "AudioError",
+    "AutoPool",
+    "BundleError",
+    "BundleNotFoundError",
+    "FilesFailedError",
+    "GeMPool",
+    "MaxPool",
+    "MeanPool",
+    "Model",
+    "NothingFoundError",
+    "OutputError",
+    "PoolembedError",
+    "SoftmaxPool",
+    "TemporalPool",
+    "UsageError",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])
