@@ -1,0 +1,90 @@
+"""What a model is made of: the part of a bundle's config.json that the networks are built from.
+
+Unknown keys, wrong types and impossible values are refused by `msgspec` when a config is read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+PoolingKind = Literal["mean", "max", "softmax", "autopool", "gem", "attention"]
+
+
+class FrontendConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Log-mel front end: rates in Hz, lengths in samples; `log_floor` is the smallest mel power told apart."""
+
+    sample_rate: Positive = 32000
+    n_fft: Annotated[int, Meta(ge=2, multiple_of=2)] = 2048
+    hop_length: Positive = 640
+    n_mels: Positive = 128
+    f_min: Annotated[float, Meta(ge=0)] = 0.0
+    f_max: Annotated[float, Meta(gt=0)] = 16000.0
+    log_floor: Annotated[float, Meta(gt=0)] = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.hop_length > self.n_fft:
+            raise ValueError(f"hop_length {self.hop_length} must not exceed n_fft {self.n_fft}: samples would be lost")
+
+
+class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Plain 3x3 CNN.
+
+    Attributes:
+        window_frames: mel frames the encoder sees at once.
+        widths: channels of each stage; every stage halves the frequency axis.
+        depth: convolutions per stage.
+        time_strides: by how much each stage shortens the time axis.
+        frame_features: channels C of the frame features that are pooled.
+    """
+
+    window_frames: Positive = 256
+    widths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (32, 64, 128, 256)
+    depth: Positive = 2
+    time_strides: tuple[Positive, ...] = (2, 2, 2, 1)
+    frame_features: Positive = 768
+
+    def __post_init__(self) -> None:
+        if len(self.time_strides) != len(self.widths):
+            raise ValueError(f"time_strides {self.time_strides} must name one stride per stage of widths {self.widths}")
+        if self.window_frames % self.time_reduction:
+            raise ValueError(f"window_frames {self.window_frames} must be a multiple of {self.time_reduction}")
+
+    @property
+    def time_reduction(self) -> int:
+        """Mel frames per frame feature."""
+        product = 1
+        for stride in self.time_strides:
+            product *= stride
+        return product
+
+
+class PoolingConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Temporal pooling: which, one parameter or one per channel, and where it starts.
+
+    `alpha`, `alpha_max` and `alpha_l2` concern autopool, `p` concerns gem.
+    """
+
+    kind: PoolingKind = "autopool"
+    scope: Literal["scalar", "channel"] = "channel"
+    alpha: Annotated[float, Meta(ge=0)] = 1.0
+    alpha_max: Annotated[float, Meta(gt=0)] | None = None
+    alpha_l2: Annotated[float, Meta(ge=0)] = 0.0
+    p: Annotated[float, Meta(ge=1)] = 3.0
+
+
+class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole model: waveform windows in, unit vectors of `embedding_size` out.
+
+    `mid_levels` joins the averages of every encoder stage, and `mel_statistics` mean and standard deviation of the mel
+    bands, to the pooled frame features before the projection.
+    """
+
+    frontend: FrontendConfig = FrontendConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    pooling: PoolingConfig = PoolingConfig()
+    embedding_size: Positive = 512
+    mid_levels: bool = True
+    mel_statistics: bool = True

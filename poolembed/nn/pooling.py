@@ -1,0 +1,420 @@
+r"""Temporal pooling as a mergeable reduction: frames ``(B, C, T)`` to one vector ``(B, C)``.
+
+Every layer here is three functions, and calling the layer is their composition:
+
+    fold      frames and a mask -> a small state, a tuple of ``(B, C)`` tensors
+    merge     two states        -> the state of both sets of frames together (associative, commutative)
+    finalize  a state           -> the pooled vector
+
+so ``pool(x) == finalize(fold(x))`` in training, and a song of any length streams through fixed windows in constant
+memory with the same result: ``finalize(merge(fold(a), fold(b))) == pool(concat(a, b))``.
+
+Conventions: the mask is boolean ``(B, T)``, True = real frame; what stands at masked frames (NaN included) never
+matters. float16 and bfloat16 are reduced and returned in float32, float64 in float64, under autocast as well. A row
+without any real frame folds to the neutral element of `merge`; only `finalize` refuses it, with a ValueError.
+
+References:
+    AutoPool, CAP, RAP: McFee, Salamon, Bello, "Adaptive pooling operators for weakly labeled sound event detection",
+    IEEE/ACM TASLP 26(11), 2018. GeM: Radenović, Tolias, Chum, "Fine-tuning CNN image retrieval with no human
+    annotation", IEEE TPAMI 41(7), 2018. Attention: Ilse, Tomczak, Welling, "Attention-based deep multiple instance
+    learning", ICML 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+
+class MeanState(NamedTuple):
+    """Number and sum of the frames seen so far; ``(B, C)`` each."""
+
+    n: Tensor
+    total: Tensor
+
+
+class MaxState(NamedTuple):
+    """Largest frame seen so far, -inf before the first; ``(B, C)``."""
+
+    peak: Tensor
+
+
+class WeightedState(NamedTuple):
+    """Softmax-weighted sum, with weights relative to the highest score so far; ``(B, C)`` each."""
+
+    peak: Tensor
+    weight: Tensor
+    total: Tensor
+
+
+class GeMState(NamedTuple):
+    """Sum of p-th powers of ``frame / peak``; ``(B, C)`` each."""
+
+    n: Tensor
+    peak: Tensor
+    weight: Tensor
+
+
+S = TypeVar("S", MeanState, MaxState, WeightedState, GeMState)
+
+
+class TemporalPool(nn.Module, ABC, Generic[S]):
+    """Base of the pooling layers.
+
+    Args:
+        channels: None trains one parameter for all channels, C one per channel; layers without parameters ignore it.
+
+    Shape:
+        - x: ``(B, C, T)``; mask: boolean ``(B, T)`` or None for all real; output: ``(B, C)``.
+
+    Raises:
+        ValueError: shapes or mask dtype do not fit, or (in `finalize`) a row has no real frame.
+    """
+
+    State: type[S]
+    """The NamedTuple that `fold` returns."""
+
+    def __init__(self, channels: int | None = None) -> None:
+        super().__init__()
+        self.channels = channels
+
+    @abstractmethod
+    def fold(self, x: Tensor, mask: Tensor | None = None) -> S:
+        """Reduce frames ``(B, C, T)`` to a state of ``(B, C)`` tensors."""
+
+    @abstractmethod
+    def merge(self, a: S, b: S) -> S:
+        """Combine the states of two disjoint sets of frames of the same rows."""
+
+    @abstractmethod
+    def finalize(self, state: S) -> Tensor:
+        """Turn a state into the pooled ``(B, C)``."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool ``(B, C, T)`` to ``(B, C)``."""
+        return self.finalize(self.fold(x, mask))
+
+    def penalty(self) -> Tensor:
+        """The layer's term of the training loss, a scalar; zero for all but a regularised `AutoPool`."""
+        return torch.zeros(())
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Put the parameters back into their range, in place; call it after each optimizer step."""
+
+
+class MeanPool(TemporalPool[MeanState]):
+    r"""Average of the frames, :math:`y = \frac1n \sum_t x_t`.
+
+    >>> MeanPool()(torch.tensor([[[1.0, 2.0, 6.0]]])).item()
+    3.0
+    """
+
+    State = MeanState
+
+    def fold(self, x: Tensor, mask: Tensor | None = None) -> MeanState:
+        x, real = _frames(x, mask)
+        return MeanState(_count(x, real), x.sum(-1))
+
+    def merge(self, a: MeanState, b: MeanState) -> MeanState:
+        return MeanState(a.n + b.n, a.total + b.total)
+
+    def finalize(self, state: MeanState) -> Tensor:
+        _require_frames(state.n > 0)
+        return state.total / state.n
+
+
+class MaxPool(TemporalPool[MaxState]):
+    r"""Largest frame, :math:`y = \max_t x_t`.
+
+    >>> MaxPool()(torch.tensor([[[1.0, 2.0, 6.0]]])).item()
+    6.0
+    """
+
+    State = MaxState
+
+    def fold(self, x: Tensor, mask: Tensor | None = None) -> MaxState:
+        x, real = _frames(x, mask)
+        return MaxState((x if real is None else x.masked_fill(~real, -math.inf)).amax(-1))
+
+    def merge(self, a: MaxState, b: MaxState) -> MaxState:
+        return MaxState(torch.maximum(a.peak, b.peak))
+
+    def finalize(self, state: MaxState) -> Tensor:
+        _require_frames(state.peak != -math.inf)
+        return state.peak
+
+
+class _WeightedPool(TemporalPool[WeightedState]):
+    """Average under weights that decay with a score's distance from the highest score of the row.
+
+    The highest score is subtracted before the exponential, so nothing overflows; it cancels in the result, which is
+    why it is detached from the gradient.
+    """
+
+    State = WeightedState
+
+    @abstractmethod
+    def _scores(self, x: Tensor) -> Tensor:
+        """Scores ``(B, C, T)`` or ``(B, 1, T)`` of the frames."""
+
+    @abstractmethod
+    def _decay(self, gap: Tensor) -> Tensor:
+        """Weight in [0, 1] for ``gap = score - peak <= 0``; dimension 1 of `gap` is the channel."""
+
+    def fold(self, x: Tensor, mask: Tensor | None = None) -> WeightedState:
+        x, real = _frames(x, mask)
+        with torch.autocast(x.device.type, enabled=False):
+            scores = self._scores(x)
+            if real is None:
+                peak = scores.detach().amax(-1, keepdim=True)
+                weights = self._decay(scores - peak)
+            else:
+                peak = scores.detach().masked_fill(~real, -math.inf).amax(-1, keepdim=True)
+                # Masked frames get gap 0, not -inf: a weight of 0 made by masking has no NaN in its gradient.
+                gap = (scores - peak).masked_fill(~real, 0)
+                weights = self._decay(gap).masked_fill(~real, 0)
+            total = (x * weights).sum(-1)
+            return WeightedState(
+                peak.squeeze(-1).expand_as(total), weights.sum(-1).expand_as(total).contiguous(), total
+            )
+
+    def merge(self, a: WeightedState, b: WeightedState) -> WeightedState:
+        peak = torch.maximum(a.peak, b.peak)
+        share_a, share_b = self._share(a, peak), self._share(b, peak)
+        return WeightedState(peak, a.weight * share_a + b.weight * share_b, a.total * share_a + b.total * share_b)
+
+    def _share(self, state: WeightedState, peak: Tensor) -> Tensor:
+        empty = state.weight == 0
+        return self._decay((state.peak - peak).masked_fill(empty, 0)).masked_fill(empty, 0)
+
+    def finalize(self, state: WeightedState) -> Tensor:
+        _require_frames(state.weight != 0)
+        return state.total / state.weight
+
+
+class SoftmaxPool(_WeightedPool):
+    r"""Average weighted by the softmax of the frames themselves; AutoPool at :math:`\alpha = 1`."""
+
+    def _scores(self, x: Tensor) -> Tensor:
+        return x
+
+    def _decay(self, gap: Tensor) -> Tensor:
+        return gap.exp()
+
+
+class AutoPool(_WeightedPool):
+    r"""Average weighted by :math:`\mathrm{softmax}(\alpha x)` over time, :math:`\alpha` trained (McFee et al. 2018).
+
+    .. math:: y = \sum_t x_t \frac{e^{\alpha x_t}}{\sum_s e^{\alpha x_s}}
+
+    :math:`\alpha = 0` is the mean, 1 softmax pooling, inf the maximum; each exactly so.
+
+    Args:
+        channels: None trains one :math:`\alpha`, C one per channel.
+        alpha: where it starts, in [0, alpha_max].
+        alpha_max: upper bound of :math:`\alpha` (constrained AutoPool, CAP); None for inf.
+        alpha_l2: weight :math:`\lambda` of the penalty :math:`\lambda \|\alpha\|^2` (regularised AutoPool, RAP).
+
+    Raises:
+        ValueError: `alpha` outside its range, or a negative `alpha_l2`.
+
+    >>> AutoPool(alpha=0.0)(torch.tensor([[[1.0, 2.0, 6.0]]])).item()
+    3.0
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        alpha: float = 1.0,
+        alpha_max: float | None = None,
+        alpha_l2: float = 0.0,
+    ) -> None:
+        super().__init__(channels)
+        self.alpha_max = math.inf if alpha_max is None else float(alpha_max)
+        if not 0 <= alpha <= self.alpha_max:
+            raise ValueError(f"alpha must lie in [0, {self.alpha_max}], got {alpha}")
+        if not 0 <= alpha_l2 < math.inf:
+            raise ValueError(f"alpha_l2 must be a number >= 0, got {alpha_l2}")
+        self.alpha_l2 = float(alpha_l2)
+        self.alpha = nn.Parameter(_start(channels, alpha))
+
+    def _scores(self, x: Tensor) -> Tensor:
+        _require_channels(self.channels, x)
+        return x
+
+    def _decay(self, gap: Tensor) -> Tensor:
+        alpha = _per_channel(_clamp_through(self.alpha, 0.0, self.alpha_max), gap)
+        endless = torch.isinf(alpha)  # inf * 0 is NaN, so the maximum is written as its limit: only the peak counts
+        return torch.where(endless, (gap == 0).to(gap.dtype), (alpha.masked_fill(endless, 0) * gap).exp())
+
+    def penalty(self) -> Tensor:
+        if self.alpha_l2 == 0:
+            return super().penalty()
+        return self.alpha_l2 * self.alpha.square().sum()
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.alpha.clamp_(0.0, self.alpha_max)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, alpha_max={self.alpha_max}, alpha_l2={self.alpha_l2}"
+
+
+class AttentionPool(_WeightedPool):
+    r"""Average weighted by the softmax over time of a learned linear score, one score a frame.
+
+    .. math:: y = \sum_t x_t \, \mathrm{softmax}_t(w^\top x_t + b)
+
+    A zero scorer, which is where training starts, is the mean.
+
+    Args:
+        channels: C, required: the scorer has one weight per channel.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.scorer = nn.Conv1d(channels, 1, kernel_size=1)
+        nn.init.zeros_(self.scorer.weight)
+        nn.init.zeros_(self.scorer.bias)  # type: ignore[arg-type]
+
+    def _scores(self, x: Tensor) -> Tensor:
+        _require_channels(self.channels, x)
+        weight, bias = self.scorer.weight.to(x.dtype), self.scorer.bias
+        return nn.functional.conv1d(x, weight, None if bias is None else bias.to(x.dtype))
+
+    def _decay(self, gap: Tensor) -> Tensor:
+        return gap.exp()
+
+
+class GeMPool(TemporalPool[GeMState]):
+    r"""Generalised mean with a trained exponent (Radenović et al. 2018).
+
+    .. math:: y = \Big(\frac1n \sum_t \max(x_t, \epsilon)^p\Big)^{1/p}
+
+    p = 1 is the mean (of frames >= eps), inf the maximum. It wants non-negative frames: end the encoder in a ReLU.
+
+    Args:
+        channels: None trains one p, C one per channel.
+        p: where it starts, in [1, inf].
+        eps: frames below it count as eps.
+
+    Raises:
+        ValueError: `p` below 1 or `eps` not positive.
+
+    >>> GeMPool(p=1.0)(torch.tensor([[[1.0, 2.0, 6.0]]])).item()
+    3.0
+    """
+
+    State = GeMState
+
+    def __init__(self, channels: int | None = None, *, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__(channels)
+        if not p >= 1:
+            raise ValueError(f"p must lie in [1, inf], got {p}")
+        if not 0 < eps < math.inf:
+            raise ValueError(f"eps must be a positive number, got {eps}")
+        self.eps = float(eps)
+        self.p = nn.Parameter(_start(channels, p))
+
+    def fold(self, x: Tensor, mask: Tensor | None = None) -> GeMState:
+        _require_channels(self.channels, x)
+        x, real = _frames(x, mask)
+        x = x.clamp_min(self.eps)
+        if real is not None:
+            x = x.masked_fill(~real, 0)
+        peak = x.amax(-1)
+        # Powers of x / peak, at most 1, cannot overflow; the peak cancels, so its gradient is left out.
+        powers = self._power(x / peak.detach().clamp_min(self.eps).unsqueeze(-1))
+        if real is not None:
+            powers = powers.masked_fill(~real, 0)
+        return GeMState(_count(x, real), peak, powers.sum(-1))
+
+    def merge(self, a: GeMState, b: GeMState) -> GeMState:
+        peak = torch.maximum(a.peak, b.peak)
+        scale = peak.detach().clamp_min(self.eps)
+        weight = a.weight * self._power(a.peak.detach() / scale) + b.weight * self._power(b.peak.detach() / scale)
+        return GeMState(a.n + b.n, peak, weight)
+
+    def finalize(self, state: GeMState) -> Tensor:
+        _require_frames(state.n > 0)
+        p = _per_channel(_clamp_through(self.p, 1.0, math.inf), state.peak)
+        endless = torch.isinf(p)
+        mean_power = state.weight / state.n
+        return torch.where(endless, state.peak, state.peak.detach() * mean_power ** (1 / p.masked_fill(endless, 1)))
+
+    def _power(self, ratio: Tensor) -> Tensor:
+        """``ratio ** p`` for ratios in [0, 1], channel in dimension 1; at p = inf its limit."""
+        p = _per_channel(_clamp_through(self.p, 1.0, math.inf), ratio)
+        endless = torch.isinf(p)
+        with torch.autocast(ratio.device.type, enabled=False):
+            return torch.where(endless, (ratio == 1).to(ratio.dtype), ratio ** p.masked_fill(endless, 1))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.p.clamp_(min=1.0)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, eps={self.eps}"
+
+
+def _frames(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Check shapes, raise half precision to float32, put 0 at masked frames; returns x and the mask as (B, 1, T)."""
+    if x.dim() != 3:
+        raise ValueError(f"frames must be (batch, channels, time), got shape {tuple(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"frames must be floating point, got {x.dtype}")
+    if mask is not None and (mask.shape != (x.shape[0], x.shape[2]) or mask.dtype != torch.bool):
+        raise ValueError(
+            f"mask must be boolean {(x.shape[0], x.shape[2])} for frames {tuple(x.shape)}, "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if x.shape[-1] == 0:  # no frame at all is one masked frame: amax needs something to look at
+        x = x.new_zeros(*x.shape[:2], 1)
+        mask = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
+    if mask is None:
+        return x, None
+    real = mask.unsqueeze(1)
+    return x.masked_fill(~real, 0), real
+
+
+def _count(x: Tensor, real: Tensor | None) -> Tensor:
+    """Number of real frames of each row, as ``(B, C)`` in x's dtype."""
+    if real is None:
+        return x.new_full(x.shape[:2], x.shape[-1])
+    return real.sum(-1).to(x.dtype).expand(x.shape[:2]).contiguous()
+
+
+def _require_frames(seen: Tensor) -> None:
+    """Raise unless every row of the ``(B, C)`` truth values is True."""
+    rows = seen.all(-1)
+    if not bool(rows.all()):
+        empty = torch.nonzero(~rows).flatten().tolist()
+        raise ValueError(f"no real frame to pool in row(s) {empty}: the mask is False everywhere")
+
+
+def _require_channels(channels: int | None, x: Tensor) -> None:
+    if channels is not None and x.dim() == 3 and x.shape[1] != channels:
+        raise ValueError(f"this layer has parameters for {channels} channels, got frames of shape {tuple(x.shape)}")
+
+
+def _start(channels: int | None, value: float) -> Tensor:
+    return torch.full(() if channels is None else (channels,), float(value))
+
+
+def _per_channel(parameter: Tensor, like: Tensor) -> Tensor:
+    """A scalar or ``(C,)`` parameter shaped to broadcast along dimension 1 of `like`, in its dtype."""
+    return parameter.to(like.dtype).reshape(-1, *[1] * (like.dim() - 2))
+
+
+def _clamp_through(parameter: Tensor, low: float, high: float) -> Tensor:
+    """Clamp whose gradient passes through, so that a parameter pushed out of its range can find back."""
+    inside = (parameter >= low) & (parameter <= high)
+    clamped = parameter.detach().clamp(low, high) + (parameter - parameter.detach())
+    return torch.where(inside, parameter, clamped)
