@@ -1,0 +1,225 @@
+"""A model on disk: ``config.json`` + ``model.safetensors`` + ``README.md`` (the card). Nothing is ever unpickled.
+
+`save_bundle` writes one, `load_bundle` reads one by name or path, `list_bundles` names those at hand: the ones that
+ship with the package, then those in the directories of ``$POOLEMBED_MODELS`` (separated as ``$PATH`` is).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import safetensors
+from msgspec import Meta, Struct
+from safetensors.torch import load, save
+
+from poolembed.errors import BundleError, BundleNotFoundError
+from poolembed.nn.config import ModelConfig
+from poolembed.nn.model import SongModel
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All of ``config.json``.
+
+    Attributes:
+        poolembed_bundle: version of the format.
+        name: what the model calls itself; no part of the fingerprint.
+        license: SPDX identifier of the weights.
+        model: what the networks are built from.
+        weights_sha256: of ``model.safetensors``, in hexadecimal.
+    """
+
+    poolembed_bundle: int
+    name: str
+    license: str
+    model: ModelConfig
+    weights_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class BundleVersion(Struct):
+    """The one key that every version of the format has."""
+
+    poolembed_bundle: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory.
+
+    Attributes:
+        path: its directory.
+        config: its ``config.json``.
+        network: the model in eval mode, float32, on the CPU.
+        card: text of its ``README.md``.
+    """
+
+    path: Path
+    config: BundleConfig
+    network: SongModel
+    card: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what the model computes: two bundles of one fingerprint give the same embeddings."""
+        return fingerprint(self.config)
+
+
+def fingerprint(config: BundleConfig) -> str:
+    """SHA-256 over the model's config and the hash of its weights, in hexadecimal."""
+    identity = msgspec.json.encode([FORMAT, config.model, config.weights_sha256], order="sorted")
+    return hashlib.sha256(identity).hexdigest()
+
+
+def save_bundle(directory: str | os.PathLike[str], network: SongModel, *, name: str, license: str, card: str) -> None:
+    """Write a bundle; its directory appears whole or not at all.
+
+    Raises:
+        BundleError: the directory exists already, or cannot be written.
+    """
+    target = Path(directory)
+    if target.exists():
+        raise BundleError(f"{target} exists already", hint="remove it or choose another name")
+    weights = save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
+    config = BundleConfig(
+        poolembed_bundle=FORMAT,
+        name=name,
+        license=license,
+        model=network.config,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        partial.mkdir(parents=True)
+        (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+        (partial / WEIGHTS).write_bytes(weights)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        partial.rename(target)
+    except OSError as error:
+        raise BundleError(f"cannot write the bundle {target}: {error.strerror or error}") from error
+
+
+def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
+    """Load a bundle by the name of one at hand, or by the path of its directory.
+
+    Raises:
+        BundleNotFoundError: no such bundle; the message lists the names there are.
+        BundleError: the bundle is damaged, of an unknown format, or does not fit its config.
+    """
+    path = find_bundle(name_or_path)
+    config = read_config(path)
+    weights = _read(path / WEIGHTS)
+    if hashlib.sha256(weights).hexdigest() != config.weights_sha256:
+        raise BundleError(
+            f"{path / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs",
+            hint="the download or copy is damaged; fetch the bundle again",
+        )
+    network = SongModel(config.model)
+    try:
+        tensors = load(weights)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise BundleError(f"{path / WEIGHTS} is not a safetensors file: {error}") from error
+    expected = network.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += [key for key in expected.keys() & tensors.keys() if expected[key].shape != tensors[key].shape]
+    if wrong:
+        raise BundleError(f"the weights in {path / WEIGHTS} do not fit {CONFIG}: {', '.join(wrong[:5])}")
+    network.load_state_dict(tensors, strict=True)
+    return Bundle(path, config, network.eval(), _read(path / CARD).decode("utf-8", errors="replace"))
+
+
+def read_config(path: Path) -> BundleConfig:
+    """Read and check a bundle's ``config.json`` alone.
+
+    Raises:
+        BundleError: unknown format version, unknown or missing keys, or values that cannot be.
+    """
+    data = _read(path / CONFIG)
+    try:
+        version = msgspec.json.decode(data, type=BundleVersion).poolembed_bundle
+        if version != FORMAT:
+            raise BundleError(
+                f"{path / CONFIG} has bundle format {version}; this poolembed reads format {FORMAT}",
+                hint="upgrade poolembed" if version > FORMAT else "convert it with the version that wrote it",
+            )
+        return msgspec.json.decode(data, type=BundleConfig)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path / CONFIG} is not a valid bundle config: {error}") from error
+
+
+def find_bundle(name_or_path: str | os.PathLike[str]) -> Path:
+    """The directory of a bundle, by name or path.
+
+    Raises:
+        BundleNotFoundError: no such bundle; the message lists the names there are.
+    """
+    text = os.fspath(name_or_path)
+    if os.sep not in text:
+        for path in list_bundles():
+            if path.name == text:
+                return path
+    path = Path(text).expanduser()
+    if (path / CONFIG).is_file():
+        return path
+    names = ", ".join(path.name for path in list_bundles()) or "none"
+    what = "is a directory without a config.json" if path.is_dir() else "is neither a model's name nor a directory"
+    raise BundleNotFoundError(f"{text!r} {what}", hint=f"the models at hand are: {names}; or give a bundle's path")
+
+
+def list_bundles() -> list[Path]:
+    """Directories of the bundles at hand, by name; of two of one name the first found counts."""
+    found: dict[str, Path] = {}
+    for root in _roots():
+        if root.is_dir():
+            for path in sorted(root.iterdir()):
+                if (path / CONFIG).is_file():
+                    found.setdefault(path.name, path)
+    return [found[name] for name in sorted(found)]
+
+
+def _roots() -> Iterator[Path]:
+    package = Path(__file__).parent
+    yield package / "_models"  # in an installed wheel
+    yield package.parent / "models"  # in a source checkout
+    for entry in os.environ.get("POOLEMBED_MODELS", "").split(os.pathsep):
+        if entry:
+            yield Path(entry).expanduser()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def describe(path: Path) -> dict[str, str | int]:
+    """What there is to say about a bundle without loading its weights.
+
+    Returns:
+        name, embedding_size, sample_rate, parameters, bytes, pooling, license, about (first line of the card), path.
+
+    Raises:
+        BundleError: its config cannot be used.
+    """
+    config = read_config(path)
+    pooling = config.model.pooling
+    about = _read(path / CARD).decode("utf-8", errors="replace").strip().partition("\n")[0]
+    return {
+        "name": path.name,
+        "embedding_size": config.model.embedding_size,
+        "sample_rate": config.model.frontend.sample_rate,
+        "parameters": sum(parameter.numel() for parameter in SongModel(config.model).parameters()),
+        "bytes": sum(file.stat().st_size for file in path.iterdir()),
+        "pooling": f"{pooling.kind} per {pooling.scope}" if pooling.kind in ("autopool", "gem") else pooling.kind,
+        "license": config.license,
+        "about": about.replace("*", "").lstrip("# "),
+        "path": str(path),
+    }
