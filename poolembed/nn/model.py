@@ -73,7 +73,8 @@ class SongModel(nn.Module):
         frames, levels = self.encoder(mel.to(self.dtype))
         parts = [frames]
         if self.config.mid_levels:
-            parts += [level.mean(-1) for level in levels]
+            # The same as level.mean(-1), which takes ten times as long on channels-last tensors on the CPU.
+            parts += [nn.functional.avg_pool2d(level, (1, level.shape[-1])).squeeze(-1) for level in levels]
         if self.config.mel_statistics:
             parts.append(torch.cat([mel, mel.square()], dim=-1).transpose(1, 2))
         return parts

@@ -139,7 +139,7 @@ class MaxPool(TemporalPool[MaxState]):
 
     def fold(self, x: Tensor, mask: Tensor | None = None) -> MaxState:
         x, real = _frames(x, mask)
-        return MaxState((x if real is None else x.masked_fill(~real, -math.inf)).amax(-1))
+        return MaxState((x if real is None else x + real.log()).amax(-1))
 
     def merge(self, a: MaxState, b: MaxState) -> MaxState:
         return MaxState(torch.maximum(a.peak, b.peak))
@@ -174,14 +174,12 @@ class _WeightedPool(TemporalPool[WeightedState]):
                 peak = scores.detach().amax(-1, keepdim=True)
                 weights = self._decay(scores - peak)
             else:
-                peak = scores.detach().masked_fill(~real, -math.inf).amax(-1, keepdim=True)
-                # Masked frames get gap 0, not -inf: a weight of 0 made by masking has no NaN in its gradient.
-                gap = (scores - peak).masked_fill(~real, 0)
-                weights = self._decay(gap).masked_fill(~real, 0)
+                peak = (scores.detach() + real.log()).amax(-1, keepdim=True)
+                # A masked frame may score above the peak. Its weight is made finite first, then 0, so that there is no
+                # NaN in the gradient.
+                weights = self._decay((scores - peak).clamp_max(0)) * real
             total = (x * weights).sum(-1)
-            return WeightedState(
-                peak.squeeze(-1).expand_as(total), weights.sum(-1).expand_as(total).contiguous(), total
-            )
+            return WeightedState(peak.squeeze(-1).expand_as(total), weights.sum(-1).expand_as(total), total)
 
     def merge(self, a: WeightedState, b: WeightedState) -> WeightedState:
         peak = torch.maximum(a.peak, b.peak)
@@ -250,8 +248,11 @@ class AutoPool(_WeightedPool):
 
     def _decay(self, gap: Tensor) -> Tensor:
         alpha = _per_channel(_clamp_through(self.alpha, 0.0, self.alpha_max), gap)
-        endless = torch.isinf(alpha)  # inf * 0 is NaN, so the maximum is written as its limit: only the peak counts
-        return torch.where(endless, (gap == 0).to(gap.dtype), (alpha.masked_fill(endless, 0) * gap).exp())
+        # inf * 0 is no number: an infinite alpha is the steepest finite one, and without gradient, for nothing but the
+        # peak counts.
+        endless = alpha.isinf()
+        steepest = endless.to(gap.dtype) * torch.finfo(gap.dtype).max
+        return (alpha.masked_fill(endless, 0) * gap + steepest * gap.detach()).exp()
 
     def penalty(self) -> Tensor:
         if self.alpha_l2 == 0:
@@ -269,7 +270,7 @@ class AutoPool(_WeightedPool):
 class AttentionPool(_WeightedPool):
     r"""Average weighted by the softmax over time of a learned linear score, one score a frame.
 
-    .. math:: y = \sum_t x_t \, \mathrm{softmax}_t(w^\top x_t + b)
+    .. math:: y = \sum_t x_t \, \mathrm{softmax}_t(w^\top x_t)
 
     A zero scorer, which is where training starts, is the mean.
 
@@ -279,14 +280,13 @@ class AttentionPool(_WeightedPool):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.scorer = nn.Conv1d(channels, 1, kernel_size=1)
+        self.scorer = nn.Linear(channels, 1, bias=False)  # softmax would cancel a bias
         nn.init.zeros_(self.scorer.weight)
-        nn.init.zeros_(self.scorer.bias)  # type: ignore[arg-type]
 
     def _scores(self, x: Tensor) -> Tensor:
         _require_channels(self.channels, x)
-        weight, bias = self.scorer.weight.to(x.dtype), self.scorer.bias
-        return nn.functional.conv1d(x, weight, None if bias is None else bias.to(x.dtype))
+        # Not a matrix product: those round differently for different numbers of frames, and on CUDA to TF32.
+        return (x * self.scorer.weight.to(x.dtype).unsqueeze(-1)).sum(1, keepdim=True)
 
     def _decay(self, gap: Tensor) -> Tensor:
         return gap.exp()
@@ -326,34 +326,31 @@ class GeMPool(TemporalPool[GeMState]):
         _require_channels(self.channels, x)
         x, real = _frames(x, mask)
         x = x.clamp_min(self.eps)
+        peak = (x if real is None else x * real).detach().amax(-1)
+        # Powers of x / peak, at most 1, cannot overflow; the peak cancels, which is why it is detached.
+        powers = self._power((x / peak.clamp_min(self.eps).unsqueeze(-1)).clamp_max(1))
         if real is not None:
-            x = x.masked_fill(~real, 0)
-        peak = x.amax(-1)
-        # Powers of x / peak, at most 1, cannot overflow; the peak cancels, so its gradient is left out.
-        powers = self._power(x / peak.detach().clamp_min(self.eps).unsqueeze(-1))
-        if real is not None:
-            powers = powers.masked_fill(~real, 0)
+            powers = powers * real
         return GeMState(_count(x, real), peak, powers.sum(-1))
 
     def merge(self, a: GeMState, b: GeMState) -> GeMState:
         peak = torch.maximum(a.peak, b.peak)
-        scale = peak.detach().clamp_min(self.eps)
-        weight = a.weight * self._power(a.peak.detach() / scale) + b.weight * self._power(b.peak.detach() / scale)
+        scale = peak.clamp_min(self.eps)
+        weight = a.weight * self._power(a.peak / scale) + b.weight * self._power(b.peak / scale)
         return GeMState(a.n + b.n, peak, weight)
 
     def finalize(self, state: GeMState) -> Tensor:
         _require_frames(state.n > 0)
-        p = _per_channel(_clamp_through(self.p, 1.0, math.inf), state.peak)
-        endless = torch.isinf(p)
-        mean_power = state.weight / state.n
-        return torch.where(endless, state.peak, state.peak.detach() * mean_power ** (1 / p.masked_fill(endless, 1)))
+        return state.peak * (state.weight / state.n) ** (1 / self._exponent(state.peak))
 
     def _power(self, ratio: Tensor) -> Tensor:
-        """``ratio ** p`` for ratios in [0, 1], channel in dimension 1; at p = inf its limit."""
-        p = _per_channel(_clamp_through(self.p, 1.0, math.inf), ratio)
-        endless = torch.isinf(p)
+        """``ratio ** p`` for ratios in [0, 1], channel in dimension 1."""
         with torch.autocast(ratio.device.type, enabled=False):
-            return torch.where(endless, (ratio == 1).to(ratio.dtype), ratio ** p.masked_fill(endless, 1))
+            return ratio ** self._exponent(ratio)
+
+    def _exponent(self, like: Tensor) -> Tensor:
+        # Two floats that differ at all differ by 1e-16 of their size: 1e18 has the result of inf, in float64 too.
+        return _per_channel(_clamp_through(self.p, 1.0, math.inf), like).clamp_max(1e18)
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -364,7 +361,7 @@ class GeMPool(TemporalPool[GeMState]):
 
 
 def _frames(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Check shapes, raise half precision to float32, put 0 at masked frames; returns x and the mask as (B, 1, T)."""
+    """Checked frames in float32 or float64 with 0 at masked ones, and the mask as ``(B, 1, T)`` of 0 and 1."""
     if x.dim() != 3:
         raise ValueError(f"frames must be (batch, channels, time), got shape {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
@@ -381,14 +378,14 @@ def _frames(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if mask is None:
         return x, None
     real = mask.unsqueeze(1)
-    return x.masked_fill(~real, 0), real
+    return x.masked_fill(~real, 0), real.to(x.dtype)
 
 
 def _count(x: Tensor, real: Tensor | None) -> Tensor:
     """Number of real frames of each row, as ``(B, C)`` in x's dtype."""
     if real is None:
         return x.new_full(x.shape[:2], x.shape[-1])
-    return real.sum(-1).to(x.dtype).expand(x.shape[:2]).contiguous()
+    return real.sum(-1).expand(x.shape[:2])
 
 
 def _require_frames(seen: Tensor) -> None:
@@ -416,5 +413,5 @@ def _per_channel(parameter: Tensor, like: Tensor) -> Tensor:
 def _clamp_through(parameter: Tensor, low: float, high: float) -> Tensor:
     """Clamp whose gradient passes through, so that a parameter pushed out of its range can find back."""
     inside = (parameter >= low) & (parameter <= high)
-    clamped = parameter.detach().clamp(low, high) + (parameter - parameter.detach())
-    return torch.where(inside, parameter, clamped)
+    through = (parameter - parameter.detach()).nan_to_num()  # 0, with a gradient; inf - inf is no number
+    return torch.where(inside, parameter, parameter.detach().clamp(low, high) + through)
