@@ -1,0 +1,144 @@
+"""Audio files below directories, in one fixed order."""
+
+# Strings, not Paths: a Path per entry costs more than the listing itself, and loses how an argument was spelt.
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH114, PTH116, PTH119, PTH122
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+# fmt: off
+AUDIO_SUFFIXES: frozenset[str] = frozenset((
+    ".3g2", ".3gp", ".aa3", ".aac", ".ac3", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".asf", ".au",
+    ".bwf", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".flac", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".mp1", ".mp2",
+    ".mp3", ".mp4", ".mpa", ".mpc", ".mpga", ".oga", ".ogg", ".oma", ".opus", ".qcp", ".ra", ".rf64", ".snd", ".spx",
+    ".tak", ".tta", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
+))
+# fmt: on
+"""Suffixes, in lower case, that are taken for audio below a directory. Video files are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """An audio file, and what to call it.
+
+    Attributes:
+        path: where it is: as given, or the directory argument joined with what is below it. Bytes that are not UTF-8
+            are surrogate-escaped, as everywhere in Python, so that ``os.fsencode(path)`` is the exact name on disk.
+        key: its path below the directory argument, ``/`` separated, with its suffix. For a file given by itself, the
+            path as given made relative and without ``..`` or drive: ``../z/a.mp3`` is ``z/a.mp3``.
+        root: base name of the directory argument (of its absolute path, so ``.`` has one too); ``""`` for a file given
+            by itself.
+    """
+
+    path: str
+    key: str
+    root: str
+
+
+def find_audio(arguments: Iterable[str | os.PathLike[str]], *, on_error: Callable[[str, str], None]) -> list[FoundFile]:
+    """Every audio file that the arguments name or contain, argument by argument.
+
+    Directories are searched to any depth. The order depends on names alone: the entries of each directory, files and
+    directories together, by name (code points), each directory in its entry's place. Symbolic links are followed; a
+    directory that contains itself is entered once. Hidden entries, and suffixes outside `AUDIO_SUFFIXES`, are left
+    alone unless they are arguments themselves. A file that two arguments name or contain (same absolute path) counts
+    for the first.
+
+    Args:
+        arguments: files and directories.
+        on_error: called with a path and a short reason for what cannot be searched or is not there; the search goes on.
+    """
+    found: list[FoundFile] = []
+    seen: set[str] = set()
+    for argument in arguments:
+        path = os.fsdecode(argument)
+        absolute = os.path.abspath(path)
+        if os.path.isdir(path):
+            _search(path, absolute, found, seen, on_error)
+        elif not os.path.exists(path):
+            on_error(path, "broken symbolic link" if os.path.islink(path) else "no such file or directory")
+        elif not os.path.isfile(path):
+            on_error(path, "not a regular file")
+        elif absolute not in seen:
+            seen.add(absolute)
+            found.append(FoundFile(path, _key_of_file(path), ""))
+    return found
+
+
+def _key_of_file(path: str) -> str:
+    relative = os.path.normpath(os.path.splitdrive(path)[1]).replace(os.sep, "/")
+    return "/".join(part for part in relative.split("/") if part not in ("", ".", ".."))
+
+
+def _search(
+    top: str, absolute: str, found: list[FoundFile], seen: set[str], on_error: Callable[[str, str], None]
+) -> None:
+    """Append what is below the directory ``top``; strings all the way, for speed on a million entries."""
+    root = os.path.basename(absolute)
+    base = absolute.rstrip(os.sep) + os.sep
+    # One entry per level of the directory being listed: what is left of it, its key, and its identity. A stack instead
+    # of recursion because directories can be nested deeper than Python likes to recurse.
+    stack = [(_entries(top, on_error), "", _identity(top))]
+    while stack:
+        entries, prefix, _ = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        key = prefix + entry.name
+        if _is_directory(entry):
+            identity = _identity(entry.path)
+            if identity is None or all(identity != ancestor for _, _, ancestor in stack):
+                stack.append((_entries(entry.path, on_error), key + "/", identity))
+        elif os.path.splitext(entry.name)[1].lower() in AUDIO_SUFFIXES:
+            reason = _why_not_a_file(entry)
+            if reason is not None:
+                on_error(entry.path, reason)
+            elif base + key not in seen:
+                seen.add(base + key)
+                found.append(FoundFile(entry.path, key, root))
+
+
+def _entries(directory: str, on_error: Callable[[str, str], None]) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as listing:
+            entries = [entry for entry in listing if not entry.name.startswith(".")]
+    except OSError as error:
+        on_error(directory, f"cannot be searched: {error.strerror}")
+        return iter(())
+    entries.sort(key=_name)
+    return iter(entries)
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _identity(directory: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(directory)
+    except OSError:  # it vanished; listing it says so
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link to itself, say: as a file it gets its reason
+        return False
+
+
+def _why_not_a_file(entry: os.DirEntry[str]) -> str | None:
+    try:
+        if entry.is_file():
+            return None
+        entry.stat()
+    except FileNotFoundError:
+        return "broken symbolic link" if entry.is_symlink() else "no such file or directory"
+    except OSError as error:
+        return str(error.strerror)
+    return "not a regular file"
