@@ -1,0 +1,319 @@
+"""An output directory: opened for one run at a time, resumable at any moment."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, get_args
+
+from filelock import FileLock, Timeout
+
+from poolembed.embed.manifest import (
+    NAME,
+    WAY_OUT,
+    FloatType,
+    Format,
+    Header,
+    Manifest,
+    ModelIdentity,
+    Record,
+    Settings,
+    read_manifest,
+)
+from poolembed.embed.outputs.files import PART, WORK, writing
+from poolembed.embed.outputs.jsonl import JsonlSink
+from poolembed.embed.outputs.log import Log
+from poolembed.embed.outputs.parquet import ParquetSink, require_pyarrow
+from poolembed.embed.outputs.plan import Job, Names, Plan, make_plan
+from poolembed.embed.outputs.sink import TIMESTAMPS, MatrixSink, NpySink, Sink
+from poolembed.embed.song import Embedded
+from poolembed.errors import AudioError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from poolembed.audio.find import FoundFile
+
+_SINKS: Mapping[Format, type[NpySink | MatrixSink | JsonlSink | ParquetSink]] = {
+    "npy": NpySink,
+    "matrix": MatrixSink,
+    "jsonl": JsonlSink,
+    "parquet": ParquetSink,
+}
+
+
+def open_output(
+    directory: str | os.PathLike[str],
+    *,
+    format: Format,
+    dtype: FloatType,
+    timestamps: float | None,
+    model: ModelIdentity,
+    overwrite: bool,
+) -> OutputDirectory:
+    """Open a directory of embeddings to add to it, making it if need be.
+
+    Args:
+        directory: where the embeddings go.
+        format: one of ``npy``, ``matrix``, ``parquet``, ``jsonl``.
+        dtype: ``float32`` or ``float16``.
+        timestamps: seconds per segment, or None for none.
+        model: what embeds the songs.
+        overwrite: first remove what an earlier run put there, and nothing else.
+
+    Raises:
+        UsageError: unknown format or dtype, or pyarrow is missing.
+        OutputError: another run is writing there, the directory holds embeddings of another model or setting or
+            files that are not of poolembed, or it cannot be written.
+    """
+    if format not in get_args(Format) or dtype not in get_args(FloatType):
+        raise UsageError(f"unknown format or dtype: {format}, {dtype}")
+    if format == "parquet":
+        require_pyarrow()
+    settings = Settings(format, dtype, timestamps)
+    path = Path(directory)
+    work = path / WORK
+    with ExitStack() as undo:
+        with writing(work):
+            work.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path, work)
+        undo.callback(lock.release)
+        undo.callback(_forget_owner, work)
+        with writing(work):
+            (work / "pid").write_text(str(os.getpid()))
+            for leftover in work.glob("*" + PART):
+                leftover.unlink()
+        manifest = _read_or_remove(path, settings, overwrite=overwrite)
+        with writing(path / NAME):
+            if manifest is None:
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                log = Log.create(path / NAME, Header(model, settings, created), work)
+            else:
+                _refuse_mismatch(path, manifest.header, model, settings)
+                log = Log(path / NAME, manifest, work)
+        undo.callback(log.close)
+        sink: Sink = _SINKS[format](path, model, settings)
+        undo.callback(sink.close)
+        sink.reconcile(log)
+        undo.pop_all()
+        return OutputDirectory(path, log, sink, lock)
+
+
+class OutputDirectory:
+    """A directory of embeddings that this process is writing. Use from one thread, as a context manager.
+
+    A song is safe from a killed process when ``write`` returns. Leaving the block, however that comes about,
+    finishes the files; a process that never gets there leaves that to the next run.
+
+    Attributes:
+        directory: the path.
+        ordered: songs must be written, or fail, in the order of the plan.
+    """
+
+    def __init__(self, directory: Path, log: Log, sink: Sink, lock: FileLock) -> None:
+        self.directory = directory
+        self.ordered = sink.ordered
+        self._log = log
+        self._sink = sink
+        self._lock = lock
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """What the manifest says: key -> record."""
+        return self._log.records
+
+    def plan(self, found: Sequence[FoundFile]) -> Plan:
+        """Sort songs into those to embed, failed ones again among them, and those that are unchanged.
+
+        Raises:
+            OutputError: the manifest cannot be written.
+        """
+        names = Names(self._log.records.values(), self._sink.suffixes, _folding(self.directory))
+        plan, moved = make_plan(found, self._log.records.values(), names, self._sink.is_stored)
+        for record in moved:
+            self._log.put(record)
+        return plan
+
+    def write(self, job: Job, song: Embedded) -> str | None:
+        """Store the embedding of a song.
+
+        Returns:
+            None, or the reason why this one song cannot be stored; it is then recorded as failed.
+
+        Raises:
+            OutputError: nothing can be stored, because the disk is full for example.
+            ValueError: the vectors are not of the model's size, or the segments are missing.
+        """
+        earlier = self._log.records.get(job.key)
+        if earlier is not None and earlier.status == "ok" and self._sink.in_place:
+            # From here on the files are neither of the old version nor of the new one.
+            self._log.put(replace(earlier, status="failed", reason="interrupted while it was embedded again"))
+        try:
+            with writing(self.directory / job.key):
+                place = self._sink.write(job, song, earlier)
+        except AudioError as error:
+            self._fail(job, error.message, earlier)
+            return error.message
+        self._log.put(
+            Record(
+                key=job.key,
+                path=job.path,
+                abspath=job.abspath,
+                status="ok",
+                reason=song.note,
+                size=job.size,
+                mtime=job.mtime,
+                duration=song.duration,
+                output=place.output,
+                row=place.row,
+                timestamps=place.timestamps,
+                journal=place.journal,
+            )
+        )
+        return None
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Record that a song could not be embedded. An embedding of an earlier version of it stays.
+
+        Raises:
+            OutputError: the manifest cannot be written.
+        """
+        self._fail(job, reason, self._log.records.get(job.key))
+
+    def _fail(self, job: Job, reason: str, earlier: Record | None) -> None:
+        record = Record(job.key, job.path, job.abspath, "failed", reason, job.size, job.mtime)
+        if earlier is not None and earlier.output is not None:
+            record = replace(
+                earlier,
+                path=job.path,
+                abspath=job.abspath,
+                status="failed",
+                reason=f"{reason}; the embedding kept is that of an earlier version of the file",
+                size=job.size,
+                mtime=job.mtime,
+            )
+        self._log.put(record)
+
+    def close(self) -> None:
+        """Finish the files, tidy the manifest and let others in.
+
+        Raises:
+            OutputError: the files cannot be written; what was stored is safe and the next run finishes.
+        """
+        with ExitStack() as last:
+            last.callback(self._lock.release)
+            last.callback(_forget_owner, self.directory / WORK)
+            last.callback(self._log.close)
+            last.callback(self._sink.close)
+            self._sink.reconcile(self._log)
+            self._sink.finish(self._log)
+            self._log.compact()
+            self._sink.settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OutputError):
+            # The disk is full already; that finishing fails as well is no news.
+            with suppress(OutputError):
+                self.close()
+        else:
+            self.close()
+
+
+def _lock(directory: Path, work: Path) -> FileLock:
+    lock = FileLock(work / "lock", timeout=0, thread_local=False)
+    with writing(work / "lock"):
+        try:
+            lock.acquire()
+        except Timeout as error:  # an OSError too
+            try:
+                owner = f" (process {(work / 'pid').read_text()})"
+            except OSError:
+                owner = ""
+            message = f"another run{owner} is writing to {directory}"
+            raise OutputError(message, hint="wait for it to end, or choose another directory with -o") from error
+    return lock
+
+
+def _forget_owner(work: Path) -> None:
+    with suppress(OSError):
+        (work / "pid").unlink(missing_ok=True)
+
+
+def _read_or_remove(directory: Path, settings: Settings, *, overwrite: bool) -> Manifest | None:
+    """The manifest there is; None if there is none or it is to be replaced, after removing what goes with it."""
+    there = os.path.lexists(directory / NAME)
+    if there and not overwrite:
+        return read_manifest(directory / NAME)
+    manifest = None
+    if there:
+        # A damaged manifest cannot say what is of poolembed; only what the new run would write is replaced then.
+        with suppress(OutputError):
+            manifest = read_manifest(directory / NAME)
+    if not overwrite:
+        for name in _data_files(settings):
+            if os.path.lexists(directory / name):
+                raise OutputError(f"{directory / name} is there, and no {NAME} says what it holds", hint=WAY_OUT)
+        return None
+    for name in {*_data_files(settings), *(_listed_files(manifest) if manifest is not None else ())}:
+        with writing(directory / name), suppress(FileNotFoundError, NotADirectoryError):
+            (directory / name).unlink()
+    for name in _data_files(Settings("matrix", "float32", 1.0)):  # the journal
+        with writing(directory / WORK / name):
+            (directory / WORK / name).unlink(missing_ok=True)
+    return None
+
+
+def _data_files(settings: Settings) -> list[str]:
+    if settings.format == "npy":
+        return []
+    if settings.format != "matrix":
+        return [f"embeddings.{settings.format}"]
+    return ["embeddings.npy", *(["timestamps.npy", "timestamps_times.npy"] if settings.timestamps is not None else [])]
+
+
+def _listed_files(manifest: Manifest) -> list[str]:
+    """The files that a manifest lists, and none that a tampered one might point at."""
+    listed = _data_files(manifest.header.settings)
+    if manifest.header.settings.format == "npy":
+        for record in manifest.records.values():
+            output = record.output
+            parts = PurePosixPath(output or "").parts
+            if output and output.endswith(".npy") and ".." not in parts and not PurePosixPath(output).is_absolute():
+                listed += [output, output.removesuffix(".npy") + TIMESTAMPS]
+    return listed
+
+
+def _refuse_mismatch(directory: Path, header: Header, model: ModelIdentity, settings: Settings) -> None:
+    there, wanted = header.settings, settings
+    pairs = [
+        ("format", there.format, wanted.format),
+        ("dtype", there.dtype, wanted.dtype),
+        ("timestamps", there.timestamps, wanted.timestamps),
+        ("embedding size", header.model.embedding_size, model.embedding_size),
+    ]
+    differences = [f"{name} {old} there, {new} asked for" for name, old, new in pairs if old != new]
+    if header.model.fingerprint != model.fingerprint:
+        old, new = (f"{m.name} [{m.fingerprint}]" for m in (header.model, model))
+        differences.insert(0, f"model {old} there, {new} asked for")
+    if differences:
+        message = f"{directory} holds embeddings of another model or setting: {'; '.join(differences)}"
+        raise OutputError(message, hint=WAY_OUT)
+
+
+def _folding(directory: Path) -> Callable[[str], str]:
+    """How names compare on the file system of ``directory``."""
+    insensitive = (directory / WORK.upper()).exists()
+    return _fold if insensitive else str
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

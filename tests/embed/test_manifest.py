@@ -1,0 +1,153 @@
+"""The manifest reads back what was written, whatever the names, and refuses what it cannot trust."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolembed.embed.manifest import Header, ModelIdentity, Record, Settings, read_manifest
+from poolembed.errors import OutputError
+
+HEADER = Header(ModelIdentity("base", "abc123", 4), Settings("matrix", "float16", 2.5), "2025-01-01T00:00:00+00:00")
+
+# Any text, lone surrogates among it: that is how Python spells a file name of invalid UTF-8.
+names = st.text(st.characters(exclude_characters="\0"), min_size=1)
+spans = st.none() | st.tuples(st.integers(0, 10**6), st.integers(0, 1000))
+records = st.builds(
+    Record,
+    key=names,
+    path=names,
+    abspath=names,
+    status=st.sampled_from(["ok", "failed"]),
+    reason=st.none() | names,
+    size=st.none() | st.integers(0, 2**50),
+    mtime=st.none() | st.floats(-1e10, 1e11),
+    duration=st.none() | st.floats(0, 1e6),
+    output=st.none() | names,
+    row=st.none() | st.integers(0, 10**7),
+    timestamps=spans,
+    journal=st.none() | st.integers(0, 10**7),
+)
+
+
+def write(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("manifest") / "manifest.jsonl"
+
+
+@given(st.lists(records, max_size=5, unique_by=lambda record: record.key))
+def test_round_trip(scratch: Path, songs: list[Record]) -> None:
+    manifest = read_manifest(write(scratch, HEADER.to_line(), *(song.to_line() for song in songs)))
+    assert manifest.header == HEADER
+    assert list(manifest.records.values()) == songs
+    assert manifest.settled
+    assert manifest.end == scratch.stat().st_size
+
+
+@given(records)
+def test_a_record_is_one_line_of_ascii(record: Record) -> None:
+    line = record.to_line()
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+
+
+def test_the_contract_of_a_line(scratch: Path) -> None:
+    record = Record("a/1.mp3", "songs/a/1.mp3", "/x/songs/a/1.mp3", "ok", None, 10, 1.5, 3.0, "embeddings.npy", 0)
+    assert json.loads(record.to_line()) == {
+        "path": "songs/a/1.mp3",
+        "abspath": "/x/songs/a/1.mp3",
+        "status": "ok",
+        "reason": None,
+        "row": 0,
+        "duration": 3.0,
+        "size": 10,
+        "mtime": 1.5,
+        "output": "embeddings.npy",
+        "key": "a/1.mp3",
+    }
+    absolute = Record("1.mp3", "/x/1.mp3", "/x/1.mp3", "failed", "empty", 0, 1.5)
+    assert "abspath" not in json.loads(absolute.to_line())
+    header = json.loads(HEADER.to_line())
+    assert header["poolembed_manifest"] == 1
+    assert (header["model"], header["fingerprint"], header["embedding_size"]) == ("base", "abc123", 4)
+    assert header["settings"] == {"format": "matrix", "dtype": "float16", "timestamps": 2.5}
+
+
+def test_mtime_keeps_every_bit_of_the_float(tmp_path: Path) -> None:
+    song = tmp_path / "song"
+    song.touch()
+    for nanoseconds in (1_700_000_000_123_456_789, 1, 1_700_000_000_999_999_999):
+        os.utime(song, ns=(nanoseconds, nanoseconds))
+        mtime = song.stat().st_mtime
+        record = Record("k", "p", "p", "ok", None, 0, mtime)
+        read = read_manifest(write(tmp_path / "m", HEADER.to_line(), record.to_line())).records["k"]
+        assert read.mtime == mtime
+        assert read.mtime != math.nextafter(mtime, math.inf)
+
+
+def test_the_last_line_of_a_song_counts(tmp_path: Path) -> None:
+    old = Record("k", "p", "p", "failed", "empty", 1, 1.0)
+    new = Record("k", "q", "q", "ok", None, 2, 2.0)
+    manifest = read_manifest(write(tmp_path / "m", HEADER.to_line(), old.to_line(), new.to_line()))
+    assert manifest.records == {"k": new}
+    assert not manifest.settled
+
+
+def test_every_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    first = Record("a\n", "a\n", "a\n", "ok", None, 1, 1.0)
+    last = Record("b", "b", "b", "ok", None, 1, 1.0).to_line()
+    whole = HEADER.to_line() + first.to_line()
+    for cut in range(len(last)):
+        manifest = read_manifest(write(tmp_path / "m", whole, last[:cut]))
+        assert list(manifest.records.values()) == [first]
+        assert manifest.end == len(whole)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\n",
+        b"[]\n",
+        b'{"path": "x"}\n',
+        b'{"poolembed_manifest": 1}\n',
+        HEADER.to_line().replace(b"matrix", b"tsv"),
+        HEADER.to_line()[:-1],
+        b"\xff\xfe\n",
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path: Path, head: bytes) -> None:
+    with pytest.raises(OutputError, match=r"manifest\.jsonl") as error:
+        read_manifest(write(tmp_path / "manifest.jsonl", head))
+    assert "--overwrite" in str(error.value.hint)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "manifest.jsonl", b'{"poolembed_manifest": 2, "later": true}\n')
+    with pytest.raises(OutputError, match="version 2"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"\n", b"[1]\n", b'{"path": 1, "key": 2, "status": "ok"}\n', b"\xff\n"])
+def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path, line: bytes) -> None:
+    good = Record("k", "p", "p", "ok", None, 1, 1.0).to_line()
+    path = write(tmp_path / "manifest.jsonl", HEADER.to_line(), good, line, good)
+    with pytest.raises(OutputError, match="line 3"):
+        read_manifest(path)
+
+
+def test_a_missing_manifest_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot read"):
+        read_manifest(tmp_path / "none")
