@@ -1,0 +1,75 @@
+"""The command line: one module per verb, each of which parses, calls the library once, and shows what came back.
+
+Nothing here imports torch before a verb that needs it runs, so that help and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from poolembed import __version__
+from poolembed.cli.embed import HELP as EMBED_HELP
+from poolembed.cli.embed import embed
+from poolembed.cli.models import models
+from poolembed.errors import PoolembedError, UsageError
+
+HELP = """\
+Turn songs into fixed-length embeddings: whole directories, songs of any length, learned pooling.
+
+\b
+Examples:
+  poolembed embed ~/Music                          one .npy per song, in ./embeddings
+  poolembed embed ~/Music -o all --format matrix   one (N, D) array and a manifest
+  find . -name '*.flac' | poolembed embed - -o -   paths in, JSON Lines out
+  poolembed models                                 the models at hand
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files failed, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="poolembed",
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # drawing help with rich takes longer than all the rest of it
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(help=EMBED_HELP)(embed)
+app.command()(models)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"poolembed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; every deliberate error becomes a message on stderr and an exit code."""
+    try:
+        app()
+    except PoolembedError as error:
+        typer.echo(f"poolembed: {error.message}", err=True)
+        if error.hint:
+            typer.echo(f"  {error.hint}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        # The reader of our standard output went away (`| head`). Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,213 @@
+"""``poolembed embed``: songs in, embeddings out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from poolembed.errors import PoolembedError, UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from poolembed.embed.model import Model
+    from poolembed.embed.outputs import JsonLinesStream, OutputDirectory
+    from poolembed.embed.run import Summary
+
+HELP = """\
+Embed songs: audio files of any length to unit vectors of one length.
+
+\b
+Examples:
+  poolembed embed ~/Music                          -> embeddings/<path below ~/Music>.npy
+  poolembed embed ~/Music extra/a.mp3 -o out --format parquet
+  poolembed embed --files-from list.txt -o out --timestamps 5
+  find . -name '*.flac' -print0 | poolembed embed - -0 -o - | jq .path
+
+The same command again embeds only what is new or changed.
+"""
+
+SOME_FAILED = 3
+
+
+def embed(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH...",
+            help="Audio files, and directories to search for them; - reads paths from standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", "--out", metavar="DIR", help="Where to; - writes JSON Lines to stdout.")
+    ] = "embeddings",
+    format: Annotated[
+        Literal["npy", "matrix", "parquet", "jsonl"] | None,
+        typer.Option(
+            help="npy: a file per song. matrix: one (N, D) embeddings.npy. parquet, jsonl: one table.",
+            show_default="npy",
+        ),
+    ] = None,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Type of the stored numbers.")] = "float32",
+    timestamps: Annotated[
+        float | None, typer.Option(metavar="S", help="Also store one vector per S seconds.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A name that `poolembed models` lists, or a path.")
+    ] = "base",
+    files_from: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Read more paths from FILE, one a line; - is stdin.", show_default=False),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="Paths that are read end in NUL, as of find -print0.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run put there.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the network runs.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
+    ] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per batch.", show_default="by device")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="one per core")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Embed songs: audio files of any length to unit vectors of one length."""
+    to_stdout = output == "-"
+    if to_stdout and format not in (None, "jsonl"):
+        raise UsageError(
+            f"standard output takes JSON Lines, not {format}", hint="drop --format, or give -o a directory"
+        )
+    if to_stdout and as_json:
+        raise UsageError("-o - and --json both write to standard output", hint="give -o a directory")
+    arguments = _arguments(inputs or [], files_from or [], null)
+
+    from poolembed.cli import report
+    from poolembed.embed.model import load
+    from poolembed.embed.run import embed_songs, find_songs
+
+    songs = find_songs(arguments)
+    loaded = load(
+        model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        on_halved=lambda size: typer.echo(f"out of device memory: going on with {size} windows at a time", err=True),
+    )
+    with (
+        _stop_on_signal(quiet) as stop,
+        _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
+        report.watching(quiet) as watcher,
+    ):
+        summary = embed_songs(loaded, songs, sink, watcher, timestamps=timestamps, stop=stop)
+    where = "standard output" if to_stdout else output
+    if as_json:
+        typer.echo(json.dumps(_as_json(summary, loaded, where)))
+    if not quiet:
+        report.closing_table(summary, loaded, where)
+    elif summary.failures:
+        report.failures(summary)
+    if stop.signal:
+        raise typer.Exit(128 + stop.signal)
+    if summary.failures:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str]:
+    """The paths of the command line, and in the place of each list those that it holds."""
+    arguments: list[str] = []
+    for path in inputs:
+        arguments += _read_paths("-", null) if path == "-" else [path]
+    for path in files_from:
+        arguments += _read_paths(path, null)
+    if not inputs and not files_from:
+        raise UsageError("nothing to embed", hint="give a directory, for example: poolembed embed ~/Music")
+    return arguments
+
+
+def _read_paths(path: str, null: bool) -> list[str]:
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise PoolembedError(f"cannot read the list of paths {path}: {error.strerror}") from error
+    return [os.fsdecode(line) for line in data.split(b"\0" if null else b"\n") if line]
+
+
+def _open(
+    model: Model,
+    output: str,
+    format: Literal["npy", "matrix", "parquet", "jsonl"],
+    dtype: Literal["float32", "float16"],
+    timestamps: float | None,
+    overwrite: bool,
+) -> OutputDirectory | JsonLinesStream:
+    from poolembed.embed.outputs import JsonLinesStream, ModelIdentity, open_output
+
+    if timestamps is not None and not timestamps >= model.time_resolution:
+        raise UsageError(
+            f"--timestamps {timestamps:g} is below the model's resolution of {model.time_resolution:g} seconds"
+        )
+    if output == "-":
+        return JsonLinesStream(sys.stdout.buffer, dtype=dtype, timestamps=timestamps is not None)
+    identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
+    return open_output(output, format=format, dtype=dtype, timestamps=timestamps, model=identity, overwrite=overwrite)
+
+
+class _Stop(threading.Event):
+    """Set by the first SIGINT or SIGTERM, which it remembers."""
+
+    signal: int = 0
+
+
+@contextmanager
+def _stop_on_signal(quiet: bool) -> Iterator[_Stop]:
+    """The first Ctrl-C finishes the songs in hand; a second one ends at once."""
+    stop = _Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.signal = number
+        stop.set()
+        if not quiet:
+            os.write(2, b"\nfinishing the songs in hand; once more to stop at once\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
+    return {
+        "found": summary.found,
+        "embedded": summary.embedded,
+        "unchanged": summary.unchanged,
+        "failed": len(summary.failures),
+        "failures": [{"path": path, "reason": reason} for path, reason in summary.failures.items()],
+        "notes": [{"path": path, "note": note} for path, note in summary.notes.items()],
+        "interrupted": summary.interrupted,
+        "audio_seconds": summary.audio_seconds,
+        "elapsed_seconds": summary.elapsed_seconds,
+        "times_real_time": summary.times_real_time,
+        "output": output,
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "embedding_size": model.embedding_size,
+        "device": model.device,
+        "precision": model.precision,
+        "workers": model.workers,
+    }

@@ -1,0 +1,1 @@
+"""Songs to windows, windows to batches, batches to merged states, states to embeddings on disk."""

@@ -1,0 +1,183 @@
+"""Where and how precisely the network runs, and the call that runs it on one batch of windows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poolembed.errors import PoolembedError, UsageError
+from poolembed.nn.model import SongModel
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+BATCH_SIZES = {"cpu": 8, "cuda": 64, "mps": 32}
+"""Windows per batch. On the CPU 8 was the fastest of 1 to 64 (``tests/benchmarks/throughput.py --stages``): more no
+longer fit the cache. Those of CUDA and MPS are unmeasured."""
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device of that name; auto takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(each for each in ("cuda", "mps", "cpu") if available[each])
+    if name not in available:
+        raise UsageError(f"unknown device {name!r}", hint="use auto, cpu, cuda or mps")
+    if not available[name]:
+        raise UsageError(f"torch finds no {name} device on this machine", hint="use --device auto or cpu")
+    return torch.device(name)
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
+    """The type the encoder computes in; auto takes bfloat16 where the processor multiplies it natively.
+
+    Pooling, front end and projection stay in float32 or better whatever this is.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        else:
+            name = "bf16" if device.type == "cpu" and _cpu_has_bfloat16() else "fp32"
+    if name not in DTYPES:
+        raise UsageError(f"unknown precision {name!r}", hint="use auto, fp32, bf16 or fp16")
+    return DTYPES[name]
+
+
+def _cpu_has_bfloat16() -> bool:
+    # Emulated bfloat16 is slower than float32, and only newer releases of torch tell what the processor has.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def exact_and_single_threaded(device: torch.device) -> Iterator[None]:
+    """Keep torch from splitting one operation over threads, and from TF32, while the engine runs; then restore both.
+
+    The engine's own threads use all cores: each runs whole batches, which loses less than splitting every operation.
+    """
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(1)
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = tf32
+
+
+@dataclass
+class Batch:
+    """Windows of any songs, side by side.
+
+    Attributes:
+        samples: ``(batch_size, window_samples)`` float32; pinned where the device is CUDA.
+        bounds: per window, its slots' bounds in mel frames (`Stretches.bounds`).
+        owners: per window, whose it is and its number there; opaque to this module.
+        filled: windows whose samples are in place.
+    """
+
+    samples: Tensor
+    bounds: list[list[int]]
+    owners: list[tuple[object, int]]
+    filled: int = 0
+
+
+class Runner:
+    """Runs the network on batches: windows in, packed states out.
+
+    When the device is out of memory the batch is halved, from then on, and the work goes on.
+
+    Args:
+        network: as `SongModel.for_inference` made it.
+        on_halved: told the new number of windows per call.
+    """
+
+    def __init__(self, network: SongModel, on_halved: Callable[[int], None]) -> None:
+        self._network = network
+        self._limit: int | None = None
+        self._on_halved = on_halved
+        cuda = network.device.type == "cuda"
+        self._copies = torch.cuda.Stream(network.device) if cuda else None  # type: ignore[no-untyped-call]
+
+    def start(self, batch: Batch) -> Callable[[], Tensor]:
+        """Start a batch; the returned function waits for its ``(windows, slots, state_size)`` states on the CPU.
+
+        Raises:
+            PoolembedError: not even one window fits the device's memory.
+        """
+        count = len(batch.bounds)
+        bounds = torch.tensor(batch.bounds)
+        device = self._network.device
+        if device.type == "cpu":
+            packed = self._states(batch.samples[:count], bounds)
+            return lambda: packed
+        # Always the whole buffer, stale rows included, so that the device only ever sees one shape.
+        padded = torch.zeros(len(batch.samples), bounds.shape[1], dtype=bounds.dtype)
+        padded[:count] = bounds
+        if self._copies is None:
+            packed = self._states(batch.samples.to(device), padded.to(device)).cpu()
+            return lambda: packed[:count]
+        with torch.cuda.stream(self._copies):
+            samples = batch.samples.to(device, non_blocking=True)
+            moved = padded.pin_memory().to(device, non_blocking=True)
+        torch.cuda.current_stream(device).wait_stream(self._copies)
+        for tensor in (samples, moved):
+            tensor.record_stream(torch.cuda.current_stream(device))
+        packed = self._states(samples, moved).to("cpu", non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(device))
+
+        def wait() -> Tensor:
+            done.synchronize()
+            return packed[:count]
+
+        return wait
+
+    def _states(self, samples: Tensor, bounds: Tensor) -> Tensor:
+        while True:
+            rows = self._limit or len(samples)
+            try:
+                pairs = zip(torch.split(samples, rows), torch.split(bounds, rows), strict=True)
+                return torch.cat([self._chunk(*pair) for pair in pairs])
+            except torch.OutOfMemoryError as error:
+                if rows == 1:
+                    raise PoolembedError(
+                        f"{self._network.device} has no memory left for a single window",
+                        hint="free some of it, or use --device cpu",
+                    ) from error
+            # Outside the handler, where the traceback no longer holds on to the failed call's tensors.
+            self._limit = max(1, min(rows, len(samples)) // 2)
+            torch.cuda.empty_cache()
+            self._on_halved(self._limit)
+
+    def _chunk(self, samples: Tensor, bounds: Tensor) -> Tensor:
+        features = self._network.features(samples)
+        slots = [
+            self._network.pack(self._network.fold(features, bounds[:, slot], bounds[:, slot + 1]))
+            for slot in range(bounds.shape[1] - 1)
+        ]
+        return torch.stack(slots, dim=1)

@@ -1,0 +1,204 @@
+"""The library's front door: `load` a model, `Model.embed` a song or `Model.embed_files` many."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolembed.audio.source import Source
+from poolembed.bundle import Bundle, BundleConfig, load_bundle
+from poolembed.embed.device import (
+    BATCH_SIZES,
+    DTYPES,
+    DeviceName,
+    PrecisionName,
+    choose_device,
+    choose_precision,
+    usable_cores,
+)
+from poolembed.embed.engine import Engine, time_resolution
+from poolembed.embed.song import Embedded, Failed, Outcome
+from poolembed.errors import AudioError, FilesFailedError
+
+AudioPath = str | os.PathLike[str]
+
+
+def load(
+    name_or_path: AudioPath = "base",
+    *,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_halved: Callable[[int], None] = lambda _: None,
+) -> Model:
+    """Load a model by the name of a bundle at hand or by the path of one.
+
+    Args:
+        name_or_path: see ``poolembed models`` for the names.
+        device: where the network runs: auto, cpu, cuda or mps.
+        precision: what the encoder computes in: auto, fp32, bf16 or fp16.
+        batch_size: windows per batch; None for the device's default.
+        workers: threads; None for one per core.
+        on_halved: told the new batch size if the device runs out of memory.
+
+    Raises:
+        BundleError: there is no such bundle, or it is damaged.
+        UsageError: there is no such device here.
+    """
+    bundle = load_bundle(name_or_path)
+    where = choose_device(device)
+    network = bundle.network.for_inference(where, choose_precision(precision, where))
+    head = bundle.network.requires_grad_(False)
+    engine = Engine(
+        head,
+        network,
+        batch_size=BATCH_SIZES[where.type] if batch_size is None else batch_size,
+        workers=usable_cores() if workers is None else workers,
+        on_halved=on_halved,
+    )
+    return Model(bundle, engine)
+
+
+class Model:
+    """A model that is ready to embed. Made by `load`.
+
+    The same song gets the same embedding, whatever else is embedded beside it, in whatever order, batch size or number
+    of threads.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self._bundle = bundle
+        self._engine = engine
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self._bundle.config.name
+
+    @property
+    def config(self) -> BundleConfig:
+        """The bundle's ``config.json``."""
+        return self._bundle.config
+
+    @property
+    def card(self) -> str:
+        """The bundle's card, Markdown: data, licence, scores, intended use."""
+        return self._bundle.card
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what the model computes; vectors of one fingerprint may be compared."""
+        return self._bundle.fingerprint
+
+    @property
+    def embedding_size(self) -> int:
+        """Length D of an embedding."""
+        return self._bundle.config.model.embedding_size
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate, in Hz, that all audio is resampled to."""
+        return self._bundle.config.model.frontend.sample_rate
+
+    @property
+    def time_resolution(self) -> float:
+        """The shortest stretch, in seconds, that can have a vector of its own."""
+        return time_resolution(self._bundle.network)
+
+    @property
+    def device(self) -> str:
+        """Where the network runs: cpu, cuda or mps."""
+        return self._engine.network.device.type
+
+    @property
+    def precision(self) -> str:
+        """What the encoder computes in: fp32, bf16 or fp16."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self._engine.network.dtype)
+
+    @property
+    def workers(self) -> int:
+        """Number of worker threads."""
+        return self._engine.workers
+
+    def embed(self, song: AudioPath | NDArray[np.generic], *, sample_rate: int | None = None) -> NDArray[np.float32]:
+        """Embed one song.
+
+        Args:
+            song: a path, or samples ``(n,)`` or ``(channels, n)``: floating point with full scale 1, or integers.
+            sample_rate: of the samples, in Hz; required for an array and refused for a path.
+
+        Returns:
+            ``(D,)`` float32, unit length.
+
+        Raises:
+            AudioError: the song cannot be decoded or holds no audio.
+            UsageError: the samples' shape or type makes no sense.
+        """
+        (outcome,) = self.outcomes([_source(song, sample_rate)])
+        if isinstance(outcome, Failed):
+            where = "samples" if isinstance(song, np.ndarray) else os.fspath(song)
+            raise AudioError(f"{where}: {outcome.reason}")
+        embedding: NDArray[np.float32] = outcome.embedding
+        return embedding
+
+    def embed_files(
+        self,
+        paths: Iterable[AudioPath],
+        *,
+        on_error: Callable[[str, str], None] | None = None,
+    ) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Embed many files, batched across them; yields (path, ``(D,)`` float32) in their order, as they are ready.
+
+        Args:
+            paths: audio files.
+            on_error: told path and reason of a file that cannot be embedded. Without it, an error that names all such
+                files is raised at the end, after the others were yielded.
+
+        Raises:
+            FilesFailedError: at the end, if files failed and there is no `on_error`.
+        """
+        taken: dict[int, str] = {}
+        failures: dict[str, str] = {}
+        for outcome in self.outcomes(_noting(paths, taken)):
+            path = taken.pop(outcome.index)
+            if isinstance(outcome, Embedded):
+                yield path, outcome.embedding
+            elif on_error is not None:
+                on_error(path, outcome.reason)
+            else:
+                failures[path] = outcome.reason
+        if failures:
+            raise FilesFailedError(failures)
+
+    def outcomes(
+        self,
+        sources: Iterable[Source],
+        *,
+        seconds: float | None = None,
+        ordered: bool = True,
+        stop: threading.Event | None = None,
+        on_audio: Callable[[float], None] = lambda _: None,
+    ) -> Generator[Outcome]:
+        """What became of each source; see `Engine.run`."""
+        return self._engine.run(sources, seconds=seconds, ordered=ordered, stop=stop, on_audio=on_audio)
+
+
+def _noting(paths: Iterable[AudioPath], taken: dict[int, str]) -> Iterator[str]:
+    for index, path in enumerate(paths):
+        taken[index] = os.fspath(path)
+        yield taken[index]
+
+
+def _source(song: AudioPath | NDArray[np.generic], sample_rate: int | None) -> Source:
+    if isinstance(song, np.ndarray):
+        if sample_rate is None:
+            raise TypeError("sample_rate is required for samples: embed(samples, sample_rate=44100)")
+        return song, sample_rate
+    if sample_rate is not None:
+        raise TypeError("sample_rate is for samples; a file has its own")
+    return os.fspath(song)

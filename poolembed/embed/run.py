@@ -1,0 +1,155 @@
+"""A whole run: files found, embedded, written, and summed up."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from poolembed.audio.find import AUDIO_SUFFIXES, FoundFile, find_audio
+from poolembed.embed.model import Model
+from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory
+from poolembed.embed.song import Embedded, Failed, Outcome
+from poolembed.errors import NothingFoundError
+
+
+@dataclass
+class Found:
+    """The audio files to embed, in order, and what could not be searched: path -> reason."""
+
+    files: list[FoundFile]
+    unreadable: dict[str, str]
+
+
+@dataclass
+class Summary:
+    """What became of a run.
+
+    Attributes:
+        found: audio files, including paths that could not be opened.
+        embedded: newly embedded.
+        unchanged: skipped, for an earlier run embedded them and they have not changed since.
+        failures: path -> reason, in order.
+        notes: path -> what was wrong with a file that was embedded all the same ("truncated: …").
+        audio_seconds: decoded audio of the newly embedded songs.
+        elapsed_seconds: wall time.
+        interrupted: stopped before every song was looked at.
+    """
+
+    found: int = 0
+    embedded: int = 0
+    unchanged: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    audio_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    interrupted: bool = False
+
+    def take(self, path: str, outcome: Outcome, failure: str | None) -> None:
+        """Count what became of a song; `failure` is the reason why there is no embedding of it."""
+        if failure is not None:
+            self.failures[path] = failure
+        elif isinstance(outcome, Embedded):
+            self.embedded += 1
+            self.audio_seconds += outcome.duration
+            if outcome.note is not None:
+                self.notes[path] = outcome.note
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of audio embedded per second."""
+        return self.audio_seconds / self.elapsed_seconds if self.elapsed_seconds > 0 else 0.0
+
+
+class Watcher(Protocol):
+    """Told how a run goes; `audio` from any thread, the others from the caller's."""
+
+    def begin(self, songs: int, unchanged: int) -> None:
+        """So many songs are to be embedded, so many are done already."""
+
+    def audio(self, seconds: float) -> None:
+        """So many more seconds of audio were decoded."""
+
+    def song(self, path: str, outcome: Outcome) -> None:
+        """A song is done."""
+
+
+def find_songs(arguments: Iterable[str | os.PathLike[str]]) -> Found:
+    """The audio files that the arguments name or contain.
+
+    Raises:
+        NothingFoundError: none; the message says where was looked and what for.
+    """
+    unreadable: dict[str, str] = {}
+    arguments = list(arguments)
+    files = find_audio(arguments, on_error=unreadable.__setitem__)
+    if not files:
+        where = ", ".join(map(os.fsdecode, arguments[:3])) + (", …" if len(arguments) > 3 else "")
+        reasons = "".join(f"; {path}: {reason}" for path, reason in list(unreadable.items())[:3])
+        common = "wav, flac, mp3, ogg, opus, m4a, aiff, wma"
+        raise NothingFoundError(
+            f"no audio file in {where or 'an empty list'}{reasons}",
+            hint=f"looked for {common} and {len(AUDIO_SUFFIXES) - 8} more suffixes, not in hidden folders; "
+            "a file named by itself is taken whatever its suffix",
+        )
+    return Found(files, unreadable)
+
+
+def embed_songs(
+    model: Model,
+    songs: Found,
+    output: OutputDirectory | JsonLinesStream,
+    watcher: Watcher,
+    *,
+    timestamps: float | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Embed songs into an output; those that an earlier run left there, and that have not changed, are not touched.
+
+    Args:
+        model: embeds them.
+        songs: from `find_songs`.
+        output: an open directory or stream.
+        watcher: told how it goes.
+        timestamps: also embed every stretch of so many seconds; as the output was opened for.
+        stop: once set, songs in hand are finished and no other is started.
+
+    Raises:
+        OutputError: the output cannot be written; what was written is safe.
+        UsageError: `timestamps` is below the model's time resolution.
+    """
+    lost = [FoundFile(path, os.path.basename(path) or path, "") for path in songs.unreadable]  # noqa: PTH119
+    plan = output.plan([*songs.files, *lost])
+    jobs = [job for job in plan.todo if job.path not in songs.unreadable]
+    summary = Summary(found=len(songs.files) + len(lost), unchanged=plan.unchanged)
+    watcher.begin(len(jobs), plan.unchanged)
+    began = time.perf_counter()
+    sources = (job.path for job in jobs)
+    done = 0
+    with closing(
+        model.outcomes(sources, seconds=timestamps, ordered=output.ordered, stop=stop, on_audio=watcher.audio)
+    ) as outcomes:
+        for outcome in outcomes:
+            job = jobs[outcome.index]
+            summary.take(job.path, outcome, _keep(output, job, outcome))
+            watcher.song(job.path, outcome)
+            done += 1
+    for job in plan.todo:
+        if job.path in songs.unreadable:
+            outcome = Failed(-1, songs.unreadable[job.path])
+            summary.take(job.path, outcome, _keep(output, job, outcome))
+    summary.elapsed_seconds = time.perf_counter() - began
+    summary.interrupted = done < len(jobs)
+    return summary
+
+
+def _keep(output: OutputDirectory | JsonLinesStream, job: Job, outcome: Outcome) -> str | None:
+    """Write an outcome; the reason why there is no embedding of the song, or None."""
+    if isinstance(outcome, Embedded):
+        return output.write(job, outcome)
+    output.fail(job, outcome.reason)
+    return outcome.reason

@@ -1,0 +1,78 @@
+"""Cutting a song's samples into the fixed windows that the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolembed.nn.config import ModelConfig
+
+
+class Window(NamedTuple):
+    """One window of a song.
+
+    Attributes:
+        samples: ``(window_samples,)`` float32; a view that is valid until the next window is asked for.
+        frames: how many of its mel frames are the song's; the rest is padding.
+    """
+
+    samples: NDArray[np.float32]
+    frames: int
+
+
+class WindowShape(NamedTuple):
+    """Lengths of a window: mel frames, samples between frames, samples per frame."""
+
+    frames: int
+    hop_length: int
+    n_fft: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> WindowShape:
+        """The window that a model sees."""
+        return cls(config.encoder.window_frames, config.frontend.hop_length, config.frontend.n_fft)
+
+    @property
+    def samples(self) -> int:
+        """Samples of one window, context of its edge frames included."""
+        return (self.frames - 1) * self.hop_length + self.n_fft
+
+
+def cut_windows(blocks: Iterable[NDArray[np.float32]], shape: WindowShape) -> Iterator[Window]:
+    """Cut sample blocks of any lengths into windows, in constant memory.
+
+    A song of n > 0 samples has ``1 + n // hop_length`` mel frames, centred on multiples of the hop, with zeros before
+    and after it (librosa's ``center=True, pad_mode="constant"``). Window k holds frames ``[k W, (k + 1) W)`` and so
+    starts at sample ``k W hop_length - n_fft // 2``. No samples, no windows.
+
+    Args:
+        blocks: 1-D float32 at the model's rate.
+        shape: of the windows.
+    """
+    length, stride = shape.samples, shape.frames * shape.hop_length
+    buffer = np.zeros(length, np.float32)
+    filled = shape.n_fft // 2  # the zeros before the song
+    total = emitted = 0
+    for block in blocks:
+        total += len(block)
+        while len(block):
+            taken = min(length - filled, len(block))
+            buffer[filled : filled + taken] = block[:taken]
+            filled, block = filled + taken, block[taken:]  # noqa: PLW2901
+            if filled == length:
+                yield Window(buffer, shape.frames)
+                emitted += 1
+                filled = length - stride  # the context that the next window shares with this one
+                buffer[:filled] = buffer[stride:].copy()
+    if total == 0:
+        return
+    frames_left = 1 + total // shape.hop_length - emitted * shape.frames
+    while frames_left > 0:
+        buffer[filled:] = 0
+        yield Window(buffer, min(frames_left, shape.frames))
+        frames_left -= shape.frames
+        filled = length - stride
+        buffer[:filled] = buffer[stride:].copy()
