@@ -29,6 +29,16 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from poolembed.nn.reduction import (
+    clamp_through,
+    count,
+    frames,
+    initial,
+    per_channel,
+    require_channels,
+    require_frames,
+)
+
 
 class MeanState(NamedTuple):
     """Number and sum of the frames seen so far; ``(B, C)`` each."""
@@ -117,14 +127,14 @@ class MeanPool(TemporalPool[MeanState]):
     State = MeanState
 
     def fold(self, x: Tensor, mask: Tensor | None = None) -> MeanState:
-        x, real = _frames(x, mask)
-        return MeanState(_count(x, real), x.sum(-1))
+        x, real = frames(x, mask)
+        return MeanState(count(x, real), x.sum(-1))
 
     def merge(self, a: MeanState, b: MeanState) -> MeanState:
         return MeanState(a.n + b.n, a.total + b.total)
 
     def finalize(self, state: MeanState) -> Tensor:
-        _require_frames(state.n > 0)
+        require_frames(state.n > 0)
         return state.total / state.n
 
 
@@ -138,14 +148,14 @@ class MaxPool(TemporalPool[MaxState]):
     State = MaxState
 
     def fold(self, x: Tensor, mask: Tensor | None = None) -> MaxState:
-        x, real = _frames(x, mask)
+        x, real = frames(x, mask)
         return MaxState((x if real is None else x + real.log()).amax(-1))
 
     def merge(self, a: MaxState, b: MaxState) -> MaxState:
         return MaxState(torch.maximum(a.peak, b.peak))
 
     def finalize(self, state: MaxState) -> Tensor:
-        _require_frames(state.peak != -math.inf)
+        require_frames(state.peak != -math.inf)
         return state.peak
 
 
@@ -167,7 +177,7 @@ class _WeightedPool(TemporalPool[WeightedState]):
         """Weight in [0, 1] for ``gap = score - peak <= 0``; dimension 1 of `gap` is the channel."""
 
     def fold(self, x: Tensor, mask: Tensor | None = None) -> WeightedState:
-        x, real = _frames(x, mask)
+        x, real = frames(x, mask)
         with torch.autocast(x.device.type, enabled=False):
             scores = self._scores(x)
             if real is None:
@@ -191,7 +201,7 @@ class _WeightedPool(TemporalPool[WeightedState]):
         return self._decay((state.peak - peak).masked_fill(empty, 0)).masked_fill(empty, 0)
 
     def finalize(self, state: WeightedState) -> Tensor:
-        _require_frames(state.weight != 0)
+        require_frames(state.weight != 0)
         return state.total / state.weight
 
 
@@ -240,14 +250,14 @@ class AutoPool(_WeightedPool):
         if not 0 <= alpha_l2 < math.inf:
             raise ValueError(f"alpha_l2 must be a number >= 0, got {alpha_l2}")
         self.alpha_l2 = float(alpha_l2)
-        self.alpha = nn.Parameter(_start(channels, alpha))
+        self.alpha = nn.Parameter(initial(channels, alpha))
 
     def _scores(self, x: Tensor) -> Tensor:
-        _require_channels(self.channels, x)
+        require_channels(self.channels, x)
         return x
 
     def _decay(self, gap: Tensor) -> Tensor:
-        alpha = _per_channel(_clamp_through(self.alpha, 0.0, self.alpha_max), gap)
+        alpha = per_channel(clamp_through(self.alpha, 0.0, self.alpha_max), gap)
         # inf * 0 is no number: an infinite alpha is the steepest finite one, and without gradient, for nothing but the
         # peak counts.
         endless = alpha.isinf()
@@ -284,7 +294,7 @@ class AttentionPool(_WeightedPool):
         nn.init.zeros_(self.scorer.weight)
 
     def _scores(self, x: Tensor) -> Tensor:
-        _require_channels(self.channels, x)
+        require_channels(self.channels, x)
         # Not a matrix product: those round differently for different numbers of frames, and on CUDA to TF32.
         return (x * self.scorer.weight.to(x.dtype).unsqueeze(-1)).sum(1, keepdim=True)
 
@@ -320,18 +330,18 @@ class GeMPool(TemporalPool[GeMState]):
         if not 0 < eps < math.inf:
             raise ValueError(f"eps must be a positive number, got {eps}")
         self.eps = float(eps)
-        self.p = nn.Parameter(_start(channels, p))
+        self.p = nn.Parameter(initial(channels, p))
 
     def fold(self, x: Tensor, mask: Tensor | None = None) -> GeMState:
-        _require_channels(self.channels, x)
-        x, real = _frames(x, mask)
+        require_channels(self.channels, x)
+        x, real = frames(x, mask)
         x = x.clamp_min(self.eps)
         peak = (x if real is None else x * real).detach().amax(-1)
         # Powers of x / peak, at most 1, cannot overflow; the peak cancels, which is why it is detached.
         powers = self._power((x / peak.clamp_min(self.eps).unsqueeze(-1)).clamp_max(1))
         if real is not None:
             powers = powers * real
-        return GeMState(_count(x, real), peak, powers.sum(-1))
+        return GeMState(count(x, real), peak, powers.sum(-1))
 
     def merge(self, a: GeMState, b: GeMState) -> GeMState:
         peak = torch.maximum(a.peak, b.peak)
@@ -340,7 +350,7 @@ class GeMPool(TemporalPool[GeMState]):
         return GeMState(a.n + b.n, peak, weight)
 
     def finalize(self, state: GeMState) -> Tensor:
-        _require_frames(state.n > 0)
+        require_frames(state.n > 0)
         return state.peak * (state.weight / state.n) ** (1 / self._exponent(state.peak))
 
     def _power(self, ratio: Tensor) -> Tensor:
@@ -350,7 +360,7 @@ class GeMPool(TemporalPool[GeMState]):
 
     def _exponent(self, like: Tensor) -> Tensor:
         # Two floats that differ at all differ by 1e-16 of their size: 1e18 has the result of inf, in float64 too.
-        return _per_channel(_clamp_through(self.p, 1.0, math.inf), like).clamp_max(1e18)
+        return per_channel(clamp_through(self.p, 1.0, math.inf), like).clamp_max(1e18)
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -358,60 +368,3 @@ class GeMPool(TemporalPool[GeMState]):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, eps={self.eps}"
-
-
-def _frames(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Checked frames in float32 or float64 with 0 at masked ones, and the mask as ``(B, 1, T)`` of 0 and 1."""
-    if x.dim() != 3:
-        raise ValueError(f"frames must be (batch, channels, time), got shape {tuple(x.shape)}")
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"frames must be floating point, got {x.dtype}")
-    if mask is not None and (mask.shape != (x.shape[0], x.shape[2]) or mask.dtype != torch.bool):
-        raise ValueError(
-            f"mask must be boolean {(x.shape[0], x.shape[2])} for frames {tuple(x.shape)}, "
-            f"got {mask.dtype} {tuple(mask.shape)}"
-        )
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if x.shape[-1] == 0:  # no frame at all is one masked frame: amax needs something to look at
-        x = x.new_zeros(*x.shape[:2], 1)
-        mask = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
-    if mask is None:
-        return x, None
-    real = mask.unsqueeze(1)
-    return x.masked_fill(~real, 0), real.to(x.dtype)
-
-
-def _count(x: Tensor, real: Tensor | None) -> Tensor:
-    """Number of real frames of each row, as ``(B, C)`` in x's dtype."""
-    if real is None:
-        return x.new_full(x.shape[:2], x.shape[-1])
-    return real.sum(-1).expand(x.shape[:2])
-
-
-def _require_frames(seen: Tensor) -> None:
-    """Raise unless every row of the ``(B, C)`` truth values is True."""
-    rows = seen.all(-1)
-    if not bool(rows.all()):
-        empty = torch.nonzero(~rows).flatten().tolist()
-        raise ValueError(f"no real frame to pool in row(s) {empty}: the mask is False everywhere")
-
-
-def _require_channels(channels: int | None, x: Tensor) -> None:
-    if channels is not None and x.dim() == 3 and x.shape[1] != channels:
-        raise ValueError(f"this layer has parameters for {channels} channels, got frames of shape {tuple(x.shape)}")
-
-
-def _start(channels: int | None, value: float) -> Tensor:
-    return torch.full(() if channels is None else (channels,), float(value))
-
-
-def _per_channel(parameter: Tensor, like: Tensor) -> Tensor:
-    """A scalar or ``(C,)`` parameter shaped to broadcast along dimension 1 of `like`, in its dtype."""
-    return parameter.to(like.dtype).reshape(-1, *[1] * (like.dim() - 2))
-
-
-def _clamp_through(parameter: Tensor, low: float, high: float) -> Tensor:
-    """Clamp whose gradient passes through, so that a parameter pushed out of its range can find back."""
-    inside = (parameter >= low) & (parameter <= high)
-    through = (parameter - parameter.detach()).nan_to_num()  # 0, with a gradient; inf - inf is no number
-    return torch.where(inside, parameter, parameter.detach().clamp(low, high) + through)

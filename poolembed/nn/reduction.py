@@ -1,0 +1,65 @@
+"""What the pooling layers share: checking and masking frames, counting them, parameters that stay in their range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frames(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Checked frames in float32 or float64 with 0 at masked ones, and the mask as ``(B, 1, T)`` of 0 and 1."""
+    if x.dim() != 3:
+        raise ValueError(f"frames must be (batch, channels, time), got shape {tuple(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"frames must be floating point, got {x.dtype}")
+    if mask is not None and (mask.shape != (x.shape[0], x.shape[2]) or mask.dtype != torch.bool):
+        raise ValueError(
+            f"mask must be boolean {(x.shape[0], x.shape[2])} for frames {tuple(x.shape)}, "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if x.shape[-1] == 0:  # no frame at all is one masked frame: amax needs something to look at
+        x = x.new_zeros(*x.shape[:2], 1)
+        mask = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
+    if mask is None:
+        return x, None
+    real = mask.unsqueeze(1)
+    return x.masked_fill(~real, 0), real.to(x.dtype)
+
+
+def count(x: Tensor, real: Tensor | None) -> Tensor:
+    """Number of real frames of each row, as ``(B, C)`` in x's dtype."""
+    if real is None:
+        return x.new_full(x.shape[:2], x.shape[-1])
+    return real.sum(-1).expand(x.shape[:2])
+
+
+def require_frames(seen: Tensor) -> None:
+    """Raise unless every row of the ``(B, C)`` truth values is True."""
+    rows = seen.all(-1)
+    if not bool(rows.all()):
+        empty = torch.nonzero(~rows).flatten().tolist()
+        raise ValueError(f"no real frame to pool in row(s) {empty}: the mask is False everywhere")
+
+
+def require_channels(channels: int | None, x: Tensor) -> None:
+    """Raise unless `x` has the channels that a layer has parameters for, if it has them per channel."""
+    if channels is not None and x.dim() == 3 and x.shape[1] != channels:
+        raise ValueError(f"this layer has parameters for {channels} channels, got frames of shape {tuple(x.shape)}")
+
+
+def initial(channels: int | None, value: float) -> Tensor:
+    """The start of a parameter, scalar or per channel."""
+    return torch.full(() if channels is None else (channels,), float(value))
+
+
+def per_channel(parameter: Tensor, like: Tensor) -> Tensor:
+    """A scalar or ``(C,)`` parameter shaped to broadcast along dimension 1 of `like`, in its dtype."""
+    return parameter.to(like.dtype).reshape(-1, *[1] * (like.dim() - 2))
+
+
+def clamp_through(parameter: Tensor, low: float, high: float) -> Tensor:
+    """Clamp whose gradient passes through, so that a parameter pushed out of its range can find back."""
+    inside = (parameter >= low) & (parameter <= high)
+    through = (parameter - parameter.detach()).nan_to_num()  # 0, with a gradient; inf - inf is no number
+    return torch.where(inside, parameter, parameter.detach().clamp(low, high) + through)
