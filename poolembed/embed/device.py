@@ -20,7 +20,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 BATCH_SIZES = {"cpu": 8, "cuda": 64, "mps": 32}
-"""Windows per batch. On the CPU 8 was the fastest of 1 to 64 (``tests/benchmarks/throughput.py --stages``): more no
+"""Windows per batch. On the CPU 8 was the fastest of 1 to 64 (``tests/benchmarks/throughput.py --sweep``): more no
 longer fit the cache. Those of CUDA and MPS are unmeasured."""
 
 
