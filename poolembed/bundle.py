@@ -121,7 +121,7 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
             f"{path / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs",
             hint="the download or copy is damaged; fetch the bundle again",
         )
-    network = SongModel(config.model)
+    network = _network(path, config)
     try:
         tensors = load(weights)
     except (safetensors.SafetensorError, ValueError) as error:
@@ -165,11 +165,12 @@ def find_bundle(name_or_path: str | os.PathLike[str]) -> Path:
         for path in list_bundles():
             if path.name == text:
                 return path
-    path = Path(text).expanduser()
-    if (path / CONFIG).is_file():
-        return path
+    expanded = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises where there is no such user
+    if os.path.isfile(os.path.join(expanded, CONFIG)):  # noqa: PTH113, PTH118 - nor is any name too odd for these
+        return Path(expanded)
     names = ", ".join(path.name for path in list_bundles()) or "none"
-    what = "is a directory without a config.json" if path.is_dir() else "is neither a model's name nor a directory"
+    there = os.path.isdir(expanded)  # noqa: PTH112
+    what = "is a directory without a config.json" if there else "is neither a model's name nor a directory"
     raise BundleNotFoundError(f"{text!r} {what}", hint=f"the models at hand are: {names}; or give a bundle's path")
 
 
@@ -184,13 +185,20 @@ def list_bundles() -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+def _network(path: Path, config: BundleConfig) -> SongModel:
+    try:
+        return SongModel(config.model)
+    except RuntimeError as error:  # torch's word for sizes that fit no memory
+        raise BundleError(f"{path / CONFIG} describes a model that cannot be built: {error}") from error
+
+
 def _roots() -> Iterator[Path]:
     package = Path(__file__).parent
     yield package / "_models"  # in an installed wheel
     yield package.parent / "models"  # in a source checkout
     for entry in os.environ.get("POOLEMBED_MODELS", "").split(os.pathsep):
         if entry:
-            yield Path(entry).expanduser()
+            yield Path(os.path.expanduser(entry))  # noqa: PTH111
 
 
 def _read(path: Path) -> bytes:
@@ -216,7 +224,7 @@ def describe(path: Path) -> dict[str, str | int]:
         "name": path.name,
         "embedding_size": config.model.embedding_size,
         "sample_rate": config.model.frontend.sample_rate,
-        "parameters": sum(parameter.numel() for parameter in SongModel(config.model).parameters()),
+        "parameters": sum(parameter.numel() for parameter in _network(path, config).parameters()),
         "bytes": sum(file.stat().st_size for file in path.iterdir()),
         "pooling": f"{pooling.kind} per {pooling.scope}" if pooling.kind in ("autopool", "gem") else pooling.kind,
         "license": config.license,

@@ -42,10 +42,10 @@ def find_audio(arguments: Iterable[str | os.PathLike[str]], *, on_error: Callabl
     """Every audio file that the arguments name or contain, argument by argument.
 
     Directories are searched to any depth. The order depends on names alone: the entries of each directory, files and
-    directories together, by name (code points), each directory in its entry's place. Symbolic links are followed; a
-    directory that contains itself is entered once. Hidden entries, and suffixes outside `AUDIO_SUFFIXES`, are left
-    alone unless they are arguments themselves. A file that two arguments name or contain (same absolute path) counts
-    for the first.
+    directories together, by name (code points), each directory in its entry's place. Symbolic links are followed, but
+    no directory is entered twice: one below an argument is found by its own path, not by links to it. Hidden entries,
+    and suffixes outside `AUDIO_SUFFIXES`, are left alone unless they are arguments themselves. A file that two
+    arguments name or contain (same absolute path) counts for the first.
 
     Args:
         arguments: files and directories.
@@ -79,11 +79,13 @@ def _search(
     """Append what is below the directory ``top``; strings all the way, for speed on a million entries."""
     root = os.path.basename(absolute)
     base = absolute.rstrip(os.sep) + os.sep
-    # One entry per level of the directory being listed: what is left of it, its key, and its identity. A stack instead
-    # of recursion because directories can be nested deeper than Python likes to recurse.
-    stack = [(_entries(top, on_error), "", _identity(top))]
+    real = os.path.realpath(top)
+    entered = {_identity(top)}
+    # One entry per level of the directory being listed: what is left of it, and its key. A stack instead of recursion
+    # because directories can be nested deeper than Python likes to recurse.
+    stack = [(_entries(top, on_error), "")]
     while stack:
-        entries, prefix, _ = stack[-1]
+        entries, prefix = stack[-1]
         entry = next(entries, None)
         if entry is None:
             stack.pop()
@@ -91,8 +93,10 @@ def _search(
         key = prefix + entry.name
         if _is_directory(entry):
             identity = _identity(entry.path)
-            if identity is None or all(identity != ancestor for _, _, ancestor in stack):
-                stack.append((_entries(entry.path, on_error), key + "/", identity))
+            if identity not in entered and not (entry.is_symlink() and _is_found_below(real, entry.path)):
+                if identity is not None:
+                    entered.add(identity)
+                stack.append((_entries(entry.path, on_error), key + "/"))
         elif os.path.splitext(entry.name)[1].lower() in AUDIO_SUFFIXES:
             reason = _why_not_a_file(entry)
             if reason is not None:
@@ -100,6 +104,12 @@ def _search(
             elif base + key not in seen:
                 seen.add(base + key)
                 found.append(FoundFile(entry.path, key, root))
+
+
+def _is_found_below(top: str, link: str) -> bool:
+    """Whether what a link leads to has a path of its own below `top`, and none of it is hidden."""
+    target, base = os.path.realpath(link), top.rstrip(os.sep) + os.sep
+    return target.startswith(base) and f"{os.sep}." not in os.sep + target[len(base) :]
 
 
 def _entries(directory: str, on_error: Callable[[str, str], None]) -> Iterator[os.DirEntry[str]]:

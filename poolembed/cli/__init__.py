@@ -15,6 +15,7 @@ import typer
 from poolembed import __version__
 from poolembed.cli.embed import HELP as EMBED_HELP
 from poolembed.cli.embed import embed
+from poolembed.cli.models import HELP as MODELS_HELP
 from poolembed.cli.models import models
 from poolembed.errors import PoolembedError, UsageError
 
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(help=EMBED_HELP)(embed)
-app.command()(models)
+app.command(help=MODELS_HELP)(models)
 
 
 def _version(wanted: bool) -> None:
@@ -67,8 +68,11 @@ def main() -> None:
         if error.hint:
             typer.echo(f"  {error.hint}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:
-        # The reader of our standard output went away (`| head`). Python would complain when it flushes at exit.
+    except OSError as error:
+        # A closed pipe (`| head`) says nothing; a full disk behind standard output does.
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"poolembed: {error}", err=True)
+        # Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:

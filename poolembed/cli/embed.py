@@ -77,8 +77,10 @@ def embed(
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
     ] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per batch.", show_default="by device")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="one per core")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads.", show_default="one per core")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -90,6 +92,8 @@ def embed(
         )
     if to_stdout and as_json:
         raise UsageError("-o - and --json both write to standard output", hint="give -o a directory")
+    if not output:
+        raise UsageError("-o needs a directory, or - for standard output")
     arguments = _arguments(inputs or [], files_from or [], null)
 
     from poolembed.cli import report
@@ -138,10 +142,18 @@ def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str
 
 def _read_paths(path: str, null: bool) -> list[str]:
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        if path != "-":
+            data = Path(os.path.expanduser(path)).read_bytes()  # noqa: PTH111 - Path's raises where there is no such user
+        elif sys.stdin is not None:
+            data = sys.stdin.buffer.read()
+        else:
+            raise PoolembedError("cannot read paths from standard input: it is closed")
     except OSError as error:
         raise PoolembedError(f"cannot read the list of paths {path}: {error.strerror}") from error
-    return [os.fsdecode(line) for line in data.split(b"\0" if null else b"\n") if line]
+    lines = [line for line in data.split(b"\0" if null else b"\n") if line]
+    if not null and all(line.endswith(b"\r") for line in lines):  # a list from Windows
+        lines = [line[:-1] for line in lines]
+    return [os.fsdecode(line) for line in lines]
 
 
 def _open(
@@ -154,10 +166,7 @@ def _open(
 ) -> OutputDirectory | JsonLinesStream:
     from poolembed.embed.outputs import JsonLinesStream, ModelIdentity, open_output
 
-    if timestamps is not None and not timestamps >= model.time_resolution:
-        raise UsageError(
-            f"--timestamps {timestamps:g} is below the model's resolution of {model.time_resolution:g} seconds"
-        )
+    model.check_timestamps(timestamps)
     if output == "-":
         return JsonLinesStream(sys.stdout.buffer, dtype=dtype, timestamps=timestamps is not None)
     identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
@@ -176,7 +185,7 @@ def _stop_on_signal(quiet: bool) -> Iterator[_Stop]:
     stop = _Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.signal:
             raise KeyboardInterrupt
         stop.signal = number
         stop.set()

@@ -7,6 +7,18 @@ from typing import Annotated
 
 import typer
 
+from poolembed.cli.embed import SOME_FAILED
+from poolembed.errors import BundleError
+
+HELP = """\
+List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.
+
+\b
+Examples:
+  poolembed models
+  poolembed models --json | jq .[].name
+"""
+
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
@@ -15,10 +27,16 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
 
     from poolembed.bundle import describe, list_bundles
 
-    found = [describe(path) for path in list_bundles()]
+    found, broken = [], 0
+    for path in list_bundles():
+        try:
+            found.append(describe(path))
+        except BundleError as error:
+            typer.echo(f"poolembed: {error}", err=True)
+            broken += 1
     if as_json:
         typer.echo(json.dumps(found))
-        return
+        raise typer.Exit(SOME_FAILED if broken else 0)
     table = Table("name", "dimension", "parameters", "size", "pooling", "licence", "about", box=None)
     for model in found:
         table.add_row(
@@ -31,3 +49,4 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
             str(model["about"]),
         )
     Console().print(table)
+    raise typer.Exit(SOME_FAILED if broken else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,22 +72,37 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def exact_and_single_threaded(device: torch.device) -> Iterator[None]:
-    """Keep torch from splitting one operation over threads, and from TF32, while the engine runs; then restore both.
+class _TorchSettings:
+    """Torch's process-wide settings as they were before the first of the runs that are going on."""
 
-    The engine's own threads use all cores: each runs whole batches, which loses less than splitting every operation.
-    """
-    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    torch.set_num_threads(1)
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        if device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = tf32
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._before = (0, False)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._runs == 0:
+                self._before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+                torch.set_num_threads(1)
+                torch.backends.cudnn.allow_tf32 = False
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs -= 1
+                if self._runs == 0:
+                    threads, torch.backends.cudnn.allow_tf32 = self._before
+                    torch.set_num_threads(threads)
+
+
+exact_and_single_threaded = _TorchSettings()
+"""Context that keeps torch from splitting one operation over threads, and from TF32, while engines run.
+
+The engine's own threads use all cores: each runs whole batches, which loses less than splitting every operation.
+"""
 
 
 @dataclass
@@ -133,26 +149,20 @@ class Runner:
         bounds = torch.tensor(batch.bounds)
         device = self._network.device
         if device.type == "cpu":
-            packed = self._states(batch.samples[:count], bounds)
-            return lambda: packed
+            states = self._states(batch.samples[:count], bounds)
+            return lambda: states
         # Always the whole buffer, stale rows included, so that the device only ever sees one shape.
         padded = torch.zeros(len(batch.samples), bounds.shape[1], dtype=bounds.dtype)
         padded[:count] = bounds
-        if self._copies is None:
-            packed = self._states(batch.samples.to(device), padded.to(device)).cpu()
-            return lambda: packed[:count]
-        with torch.cuda.stream(self._copies):
-            samples = batch.samples.to(device, non_blocking=True)
-            moved = padded.pin_memory().to(device, non_blocking=True)
-        torch.cuda.current_stream(device).wait_stream(self._copies)
-        for tensor in (samples, moved):
-            tensor.record_stream(torch.cuda.current_stream(device))
-        packed = self._states(samples, moved).to("cpu", non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record(torch.cuda.current_stream(device))
+        packed = self._states(batch.samples, padded).to("cpu", non_blocking=self._copies is not None)
+        done = None
+        if self._copies is not None:
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(device))
 
         def wait() -> Tensor:
-            done.synchronize()
+            if done is not None:
+                done.synchronize()
             return packed[:count]
 
         return wait
@@ -162,7 +172,7 @@ class Runner:
             rows = self._limit or len(samples)
             try:
                 pairs = zip(torch.split(samples, rows), torch.split(bounds, rows), strict=True)
-                return torch.cat([self._chunk(*pair) for pair in pairs])
+                return torch.cat([self._chunk(*map(self._move, pair)) for pair in pairs])
             except torch.OutOfMemoryError as error:
                 if rows == 1:
                     raise PoolembedError(
@@ -173,6 +183,17 @@ class Runner:
             self._limit = max(1, min(rows, len(samples)) // 2)
             torch.cuda.empty_cache()
             self._on_halved(self._limit)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        """To the device; on CUDA beside the computation that is going on there."""
+        device = self._network.device
+        if self._copies is None:
+            return tensor.to(device)
+        with torch.cuda.stream(self._copies):
+            moved = tensor.pin_memory().to(device, non_blocking=True)  # a batch's samples are pinned already
+        torch.cuda.current_stream(device).wait_stream(self._copies)
+        moved.record_stream(torch.cuda.current_stream(device))
+        return moved
 
     def _chunk(self, samples: Tensor, bounds: Tensor) -> Tensor:
         features = self._network.features(samples)

@@ -14,10 +14,11 @@ consumer is behind. Decoding, resampling, torch and copying all release Python's
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import count
 
@@ -90,19 +91,18 @@ class Engine:
         """Embed songs; yields one outcome a song, an `Embedded` or a `Failed` with its reason.
 
         Args:
-            sources: paths, or (samples, sample rate) pairs.
+            sources: paths, or (samples, sample rate) pairs. They are taken from the engine's threads, ahead of what is
+                yielded: an iterator that waits for an outcome waits for ever.
             seconds: also embed every stretch of so many seconds.
             ordered: yield in the order of the sources; otherwise as the songs finish.
             stop: once set, no further song is started, and those in hand are finished.
             on_audio: told, from any thread, how many more seconds of audio were decoded.
 
         Raises:
-            UsageError: `seconds` below the model's time resolution.
+            UsageError: `seconds` is infinite or below the model's time resolution.
         """
-        resolution = time_resolution(self.head)
-        if seconds is not None and not seconds >= resolution:
-            raise UsageError(f"stretches of {seconds:g} s are shorter than the model's resolution of {resolution:g} s")
-        with exact_and_single_threaded(self.network.device):
+        check_seconds(self.head, seconds)
+        with exact_and_single_threaded():
             run = _Run(self, sources, Stretches(self.head, seconds), stop or threading.Event(), on_audio)
             yield from run.outcomes(ordered)
 
@@ -111,6 +111,15 @@ def time_resolution(network: SongModel) -> float:
     """Seconds between two frame features, which is the shortest stretch that has a vector of its own."""
     frontend = network.config.frontend
     return network.config.encoder.time_reduction * frontend.hop_length / frontend.sample_rate
+
+
+def check_seconds(network: SongModel, seconds: float | None) -> None:
+    """Raise a UsageError unless stretches of so many seconds can be embedded."""
+    resolution = time_resolution(network)
+    if seconds is not None and not resolution <= seconds < math.inf:
+        raise UsageError(
+            f"one vector per {seconds:g} seconds is impossible; the least with this model is {resolution:g} seconds"
+        )
 
 
 class _Run:

@@ -106,6 +106,7 @@ class SongMerger:
         self._windows: int | None = None
         self._song = Merger(network)
         self._open: tuple[int, Merger] | None = None
+        self._open_frames = 0
         self._open_has_feature = False
         self._segments: list[tuple[int, Tensor]] = []
 
@@ -144,18 +145,20 @@ class SongMerger:
                 self._song.add(state)
                 if self._stretches.seconds is not None:
                     feature = -(-start // self._resolution) * self._resolution < stop
-                    self._take_segment(first + slot, state, feature)
+                    self._take_segment(first + slot, state, stop - start, feature)
 
-    def _take_segment(self, stretch: int, state: Tensor, has_feature: bool) -> None:
+    def _take_segment(self, stretch: int, state: Tensor, frames: int, has_feature: bool) -> None:
         if self._open is None or self._open[0] != stretch:
             self._close_segment()
             self._open = (stretch, Merger(self._network))
         self._open[1].add(state)
+        self._open_frames += frames
         self._open_has_feature |= has_feature
 
     def _close_segment(self) -> None:
-        # The last stretch of a song can end before the first frame feature in it; the song's own vector has it all.
-        if self._open is not None and self._open_has_feature:
+        # The last stretch of a song can end before the first frame feature in it, or hold only the frame that is
+        # centred on the song's end; the song's own vector has it all.
+        if self._open is not None and self._open_has_feature and (self._open_frames > 1 or not self._segments):
             stretch, merger = self._open
             self._segments.append((stretch, merger.embedding()))
-        self._open, self._open_has_feature = None, False
+        self._open, self._open_frames, self._open_has_feature = None, 0, False

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from poolembed.audio.source import Source
@@ -20,7 +21,7 @@ from poolembed.embed.device import (
     choose_precision,
     usable_cores,
 )
-from poolembed.embed.engine import Engine, time_resolution
+from poolembed.embed.engine import Engine, check_seconds, time_resolution
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError
 
@@ -110,6 +111,10 @@ class Model:
         """The shortest stretch, in seconds, that can have a vector of its own."""
         return time_resolution(self._bundle.network)
 
+    def check_timestamps(self, seconds: float | None) -> None:
+        """Raise a UsageError unless the model can give one vector per so many seconds."""
+        check_seconds(self._bundle.network, seconds)
+
     @property
     def device(self) -> str:
         """Where the network runs: cpu, cuda or mps."""
@@ -125,11 +130,12 @@ class Model:
         """Number of worker threads."""
         return self._engine.workers
 
-    def embed(self, song: AudioPath | NDArray[np.generic], *, sample_rate: int | None = None) -> NDArray[np.float32]:
+    def embed(self, song: AudioPath | npt.ArrayLike, *, sample_rate: int | None = None) -> NDArray[np.float32]:
         """Embed one song.
 
         Args:
-            song: a path, or samples ``(n,)`` or ``(channels, n)``: floating point with full scale 1, or integers.
+            song: a path, or samples ``(n,)`` or ``(channels, n)``, whatever numpy takes for an array: floating point
+                with full scale 1, or integers.
             sample_rate: of the samples, in Hz; required for an array and refused for a path.
 
         Returns:
@@ -141,7 +147,7 @@ class Model:
         """
         (outcome,) = self.outcomes([_source(song, sample_rate)])
         if isinstance(outcome, Failed):
-            where = "samples" if isinstance(song, np.ndarray) else os.fspath(song)
+            where = os.fspath(song) if isinstance(song, str | os.PathLike) else "samples"
             raise AudioError(f"{where}: {outcome.reason}")
         embedding: NDArray[np.float32] = outcome.embedding
         return embedding
@@ -155,13 +161,15 @@ class Model:
         """Embed many files, batched across them; yields (path, ``(D,)`` float32) in their order, as they are ready.
 
         Args:
-            paths: audio files.
+            paths: audio files. They are taken ahead of what is yielded, from other threads.
             on_error: told path and reason of a file that cannot be embedded. Without it, an error that names all such
                 files is raised at the end, after the others were yielded.
 
         Raises:
             FilesFailedError: at the end, if files failed and there is no `on_error`.
         """
+        if isinstance(paths, str | os.PathLike):
+            raise TypeError(f"embed_files takes many paths, and got one: use embed({os.fspath(paths)!r})")
         taken: dict[int, str] = {}
         failures: dict[str, str] = {}
         for outcome in self.outcomes(_noting(paths, taken)):
@@ -194,11 +202,11 @@ def _noting(paths: Iterable[AudioPath], taken: dict[int, str]) -> Iterator[str]:
         yield taken[index]
 
 
-def _source(song: AudioPath | NDArray[np.generic], sample_rate: int | None) -> Source:
-    if isinstance(song, np.ndarray):
-        if sample_rate is None:
-            raise TypeError("sample_rate is required for samples: embed(samples, sample_rate=44100)")
-        return song, sample_rate
-    if sample_rate is not None:
-        raise TypeError("sample_rate is for samples; a file has its own")
-    return os.fspath(song)
+def _source(song: AudioPath | npt.ArrayLike, sample_rate: int | None) -> Source:
+    if isinstance(song, str | os.PathLike):
+        if sample_rate is not None:
+            raise TypeError("sample_rate is for samples; a file has its own")
+        return os.fspath(song)
+    if sample_rate is None:
+        raise TypeError("sample_rate is required for samples: embed(samples, sample_rate=44100)")
+    return np.asarray(song), sample_rate

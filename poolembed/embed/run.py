@@ -125,6 +125,9 @@ def embed_songs(
     lost = [FoundFile(path, os.path.basename(path) or path, "") for path in songs.unreadable]  # noqa: PTH119
     plan = output.plan([*songs.files, *lost])
     jobs = [job for job in plan.todo if job.path not in songs.unreadable]
+    if not output.ordered:
+        # The longest first, as far as sizes tell, so that no core is left alone with a long song at the end.
+        jobs.sort(key=lambda job: -(job.size or 0))
     summary = Summary(found=len(songs.files) + len(lost), unchanged=plan.unchanged)
     watcher.begin(len(jobs), plan.unchanged)
     began = time.perf_counter()
@@ -142,6 +145,11 @@ def embed_songs(
         if job.path in songs.unreadable:
             outcome = Failed(-1, songs.unreadable[job.path])
             summary.take(job.path, outcome, _keep(output, job, outcome))
+    place = {job.path: number for number, job in enumerate(plan.todo)}
+    for reasons in (summary.failures, summary.notes):
+        in_order = sorted(reasons.items(), key=lambda item: place[item[0]])
+        reasons.clear()
+        reasons.update(in_order)
     summary.elapsed_seconds = time.perf_counter() - began
     summary.interrupted = done < len(jobs)
     return summary

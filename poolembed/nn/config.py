@@ -74,6 +74,10 @@ class PoolingConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     alpha_l2: Annotated[float, Meta(ge=0)] = 0.0
     p: Annotated[float, Meta(ge=1)] = 3.0
 
+    def __post_init__(self) -> None:
+        if self.alpha_max is not None and self.alpha > self.alpha_max:
+            raise ValueError(f"alpha starts at {self.alpha}, above alpha_max {self.alpha_max}")
+
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole model: waveform windows in, unit vectors of `embedding_size` out.

@@ -95,6 +95,24 @@ def test_symbolic_links_are_followed(touch: Callable[..., Path]) -> None:
     assert keys(top / "real") == ["a.mp3", "c.mp3", "dir/b.mp3"]
 
 
+def test_directories_that_link_to_each_other_are_searched_once(touch: Callable[..., Path]) -> None:
+    names = [f"d{number}" for number in range(8)]
+    top = touch(*(f"{name}/{name}.mp3" for name in names))
+    for name in names:
+        for other in names:
+            if other != name:
+                (top / name / f"a-{other}").symlink_to(top / other)
+    assert [file.key for file in find(top)[0]] == [f"{name}/{name}.mp3" for name in names]
+
+
+def test_what_is_linked_from_outside_is_searched_once(touch: Callable[..., Path]) -> None:
+    top = touch("music/own.mp3", "disk/albums/one.mp3", "music/.hidden/two.mp3")
+    (top / "music/a").symlink_to(top / "disk/albums")
+    (top / "music/b").symlink_to(top / "disk")
+    (top / "music/c").symlink_to(top / "music/.hidden")
+    assert [file.key for file in find(top / "music")[0]] == ["a/one.mp3", "c/two.mp3", "own.mp3"]
+
+
 def test_symbolic_link_loops_end(touch: Callable[..., Path]) -> None:
     top = touch("a/b/song.mp3")
     (top / "a/b/up").symlink_to(top)

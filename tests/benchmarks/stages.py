@@ -135,7 +135,7 @@ class Stages:
             with torch.inference_mode():
                 work(batch)
 
-        with exact_and_single_threaded(self._network.device):
+        with exact_and_single_threaded():
             seconds = self._window_seconds * size * len(batches)
             return self._speed(threads if self._network.device.type == "cpu" else 1, batches, seconds, run)
 

@@ -94,7 +94,7 @@ class Bench:
 
     def bare_threads(self) -> float:
         songs = self.songs * self.repeats
-        with exact_and_single_threaded(self._where):
+        with exact_and_single_threaded():
             return total_seconds(songs) / on_bare_threads(cores(), longest_first(songs), self._bare.embed)
 
     def end_to_end_few(self) -> float:

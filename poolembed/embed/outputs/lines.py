@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from poolembed.embed.manifest import FloatType
 from poolembed.embed.outputs.plan import Job, Plan, job_for
 from poolembed.embed.song import Embedded
+from poolembed.errors import OutputError
 
 if TYPE_CHECKING:
     from poolembed.audio.find import FoundFile
@@ -76,13 +77,24 @@ class JsonLinesStream:
         return Plan([job_for(file.path, file.key) for file in found], 0)
 
     def write(self, job: Job, song: Embedded) -> str | None:
-        """Write a song; never fails one (None). An OSError, such as that of a closed pipe, is passed on as it is."""
+        """Write a song; never fails one (None).
+
+        Raises:
+            BrokenPipeError: the reader went away.
+            OutputError: the stream cannot be written, as when the disk is full.
+        """
         times = segments = None
         if self._timestamps and song.segments is not None:
             times, segments = song.segments.times, song.segments.embeddings.astype(self._dtype)
         label = {"path": job.path, "duration": song.duration}
-        self._stream.write(encode_line(label, song.embedding.astype(self._dtype), times, segments))
-        self._stream.flush()
+        line = encode_line(label, song.embedding.astype(self._dtype), times, segments)
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write to the stream of JSON Lines: {error.strerror}") from error
         return None
 
     def fail(self, job: Job, reason: str) -> None:

@@ -1,0 +1,269 @@
+"""What only a process of its own can show: pipes, signals, kills, and names that are bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from tests.cli.conftest import GOOD, Cli, Result, command, files, manifest
+from tests.conftest import RATE, noise
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals and byte names are those of POSIX"),
+    pytest.mark.usefixtures("environment"),
+]
+
+MANY = 400
+"""Songs that take the tiny model a second or two."""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Links to seven songs, in two folders."""
+    root = tmp_path_factory.mktemp("many") / "songs"
+    (root / "sub").mkdir(parents=True)
+    for number in range(7):
+        soundfile.write(root / f"{number:04}.wav", noise(25_000 + 5000 * number, number), RATE)
+    for number in range(7, MANY):
+        os.link(root / f"{number % 7:04}.wav", root / "sub" / f"{number:04}.wav")
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory, models: Path) -> dict[str, bytes]:
+    """The vectors of a run that nothing happened to."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    environment = {**os.environ, "POOLEMBED_MODELS": str(models)}
+    subprocess.run(command("embed", many, "-o", out, "-m", "tiny", "-q"), check=True, timeout=100, env=environment)
+    return files(out)
+
+
+@contextmanager
+def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A run in the background, with the tiny model, in a process group of its own."""
+    process = subprocess.Popen(
+        command("embed", "-m", "tiny", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[bytes]) -> Result:
+    out, err = process.communicate(timeout=60)
+    return Result(process.returncode, out, err.decode())
+
+
+def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def songs_done(directory: Path) -> int:
+    return len(manifest_lines(directory)) - 1
+
+
+def manifest_lines(directory: Path) -> list[bytes]:
+    try:
+        return (directory / "manifest.jsonl").read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def others(directory: Path) -> set[str]:
+    """Files that are neither vectors nor the manifest nor the lock."""
+    known = {"manifest.jsonl", ".poolembed/lock", ".poolembed/pid"}
+    found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return {name for name in found if not name.endswith(".npy")} - known
+
+
+class TestKilled:
+    def test_resumed_it_is_as_if_undisturbed(self, cli: Cli, many: Path, undisturbed: dict[str, bytes]) -> None:
+        out = Path("out")
+        for at in (1, 120):
+            with running(many, "-o", out) as process:
+                wait_until(process, lambda at=at: songs_done(out) >= at)  # type: ignore[misc]
+                process.send_signal(signal.SIGKILL)
+                assert process.wait(20) == -signal.SIGKILL
+            kept = files(out)
+            assert all(undisturbed[name] == data for name, data in kept.items())  # nothing is partial
+            assert at <= len(kept) < MANY
+            assert abs(len(kept) - songs_done(out)) <= 1
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
+        done = cli("embed", many, "-o", out, "--json")
+        assert done.code == 0
+        assert done.json["embedded"] + done.json["unchanged"] == MANY
+        assert done.json["unchanged"] >= len(before) - 1
+        assert files(out) == undisturbed
+        assert others(out) == set()
+        assert len(manifest(out)) == MANY + 1
+
+    def test_a_matrix_too(self, cli: Cli, many: Path) -> None:
+        options = ["--format", "matrix", "-q"]
+        with running(many, "-o", "out", *options) as process:
+            wait_until(process, lambda: songs_done(Path("out")) >= 100)
+            process.send_signal(signal.SIGKILL)
+            process.wait(20)
+        assert cli("embed", many, "-o", "out", *options).code == 0
+        assert cli("embed", many, "-o", "whole", *options).code == 0
+        assert Path("out/embeddings.npy").read_bytes() == Path("whole/embeddings.npy").read_bytes()
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_songs_in_hand_are_finished_and_summed_up(
+        self, number: signal.Signals, code: int, cli: Cli, many: Path, undisturbed: dict[str, bytes]
+    ) -> None:
+        out = Path("out")
+        with running(many, "-o", out, "--json") as process:
+            wait_until(process, lambda: songs_done(out) >= 20)
+            process.send_signal(number)
+            done = finish(process)
+        assert done.code == code
+        summary = done.json
+        assert summary["interrupted"] is True
+        assert 20 <= summary["embedded"] < MANY
+        assert summary["failed"] == 0
+        assert f"{MANY - summary['embedded']} songs; run the same command again" in done.err
+        kept = files(out)
+        assert len(kept) == summary["embedded"]
+        assert all(undisturbed[name] == data for name, data in kept.items())
+        assert others(out) == set()
+        again = cli("embed", many, "-o", out, "--json")
+        assert again.json["unchanged"] == len(kept)
+        assert files(out) == undisturbed
+
+    def test_twice_ends_at_once(self, many: Path) -> None:
+        with running(many, "-o", "out") as process:
+            wait_until(process, lambda: songs_done(Path("out")) >= 5)
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            assert finish(process).code == 130
+
+    def test_a_pipe_ends_with_a_whole_line(self, many: Path) -> None:
+        with running(many, "-o", "-") as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            done = finish(process)
+        assert done.code == 130
+        assert first.endswith(b"}\n")
+        assert done.out.endswith(b"}\n")
+        assert 1 <= len(done.lines) < MANY
+
+    @pytest.mark.parametrize("after", [0.1, 0.7])
+    def test_while_starting_up(self, after: float, many: Path) -> None:
+        with running(many, "-o", "out") as process:
+            time.sleep(after)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        # Before Python itself has begun, the signal may end the process outright.
+        assert process.returncode in (130, -signal.SIGINT)
+        assert b"Traceback" not in err or process.returncode == -signal.SIGINT
+
+
+class TestTogether:
+    def test_the_second_run_is_told_and_the_first_goes_on(self, script: Cli, many: Path) -> None:
+        with running(many, "-o", "out") as process:
+            wait_until(process, lambda: songs_done(Path("out")) >= 1)
+            process.send_signal(signal.SIGSTOP)
+            second = script("embed", many, "-o", "out", "-m", "tiny")
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGINT)
+            assert finish(process).code == 130
+        assert second.code == 1
+        assert "another run" in second.err
+        assert str(process.pid) in second.err
+        assert "-o" in second.err
+
+
+class TestPipes:
+    def test_the_reader_goes_away(self, many: Path) -> None:
+        with running(many, "-o", "-") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().endswith(b"}\n")
+            process.stdout.close()
+            process.stdout = None
+            done = finish(process)
+        assert done.code == 1
+        assert "Broken" not in done.err
+        assert "Errno" not in done.err
+
+    def test_the_reader_of_the_summary_goes_away(self, songs: Path) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            command("embed", songs, "-m", "tiny", "--json"),
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        os.close(writing)
+        Result(done.returncode, b"", done.stderr.decode())
+        assert done.returncode == 1
+
+    def test_find_print0(self, songs: Path) -> None:
+        find = subprocess.run(["find", ".", "-name", "*.wav", "-print0"], cwd=songs, capture_output=True, check=True)
+        done = subprocess.run(
+            command("embed", "-", "-0", "-o", "-", "-m", "tiny", "-q"),
+            check=False,
+            input=find.stdout,
+            cwd=songs,
+            capture_output=True,
+            timeout=60,
+        )
+        result = Result(done.returncode, done.stdout, done.stderr.decode())
+        assert result.code == 3  # sub/empty.wav
+        found = set(os.fsdecode(find.stdout).split("\0")) - {"", "./sub/empty.wav"}
+        assert {line["path"] for line in result.lines} == found
+
+    def test_nothing_but_data_on_stdout(self, script: Cli, songs: Path) -> None:
+        done = script("embed", songs, "-m", "tiny", "-o", "-")
+        assert done.code == 3
+        assert [Path(line["path"]).relative_to(songs).as_posix() for line in done.lines] == GOOD
+        assert "broken.mp3" in done.err
+
+    @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+    def test_names_of_any_bytes_in_any_locale(self, script: Cli, songs: Path, locale: str) -> None:
+        names = [b"new\nline.wav", b"\xff\xfe.wav", "ünï.wav".encode()]
+        for name in names:
+            shutil.copy(songs / "a.wav", os.fsdecode(name))
+        shutil.copy(songs / "broken.mp3", os.fsdecode(b"broken\xff.mp3"))
+        done = script("embed", *names, b"broken\xff.mp3", "-m", "tiny", "-o", b"out\xff", "--json", LC_ALL=locale)
+        assert done.code == 3
+        assert done.json["embedded"] == len(names)
+        assert {os.fsencode(path.name) for path in Path(os.fsdecode(b"out\xff")).iterdir()} >= {
+            name + b".npy" for name in names
+        }
+
+    def test_output_that_cannot_be_encoded(self, script: Cli, songs: Path) -> None:
+        shutil.copy(songs / "broken.mp3", "ünï.mp3")
+        done = script("embed", "ünï.mp3", "-m", "tiny", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+        assert done.code in (1, 3)
+
+    def test_stdin_is_closed(self, script: Cli) -> None:
+        done = script("embed", "-", "-m", "tiny")
+        assert done.code == 1

@@ -1,0 +1,403 @@
+"""A bundle that is saved loads the same; one that is anything but whole is refused, and never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from poolembed.bundle import (
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    BundleConfig,
+    describe,
+    find_bundle,
+    fingerprint,
+    list_bundles,
+    load_bundle,
+    read_config,
+    save_bundle,
+)
+from poolembed.errors import BundleError, BundleNotFoundError
+from poolembed.nn.config import ModelConfig, PoolingConfig
+from tests.conftest import POOLINGS, noise, tiny_config, tiny_network
+
+ROOT = Path(__file__).parents[1]
+SaveTiny = Callable[..., Path]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, save_tiny: SaveTiny) -> Path:
+    return save_tiny(tmp_path)
+
+
+def edit_config(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads((bundle / CONFIG).read_bytes())
+    change(config)
+    (bundle / CONFIG).write_text(json.dumps(config))
+
+
+def replace_weights(bundle: Path, weights: bytes) -> None:
+    """Other weights, whose hash is the right one."""
+    (bundle / WEIGHTS).write_bytes(weights)
+    digest = hashlib.sha256(weights).hexdigest()
+    edit_config(bundle, lambda config: config.update(weights_sha256=digest))
+
+
+def assert_refused(bundle: Path, *words: str) -> None:
+    """Refused with a message that names the file and says what is wrong."""
+    with pytest.raises(BundleError) as caught:
+        load_bundle(bundle)
+    for word in (str(bundle), *words):
+        assert word in str(caught.value)
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("kind", POOLINGS)
+    def test_every_pooling(self, kind: Any, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        pooling = PoolingConfig(kind=kind, alpha_max=9.0, alpha_l2=0.1)
+        network = tiny_network(tiny_config(pooling))
+        loaded = load_bundle(save_tiny(tmp_path, pooling=pooling))
+        assert loaded.network.config == network.config == tiny_config(pooling)
+        assert loaded.network.state_dict().keys() == network.state_dict().keys()
+        for key, value in network.state_dict().items():
+            assert torch.equal(loaded.network.state_dict()[key], value), key
+        samples, frames = torch.from_numpy(noise(network.window_samples)).unsqueeze(0), torch.tensor([20])
+        with torch.inference_mode():
+            assert torch.equal(loaded.network(samples, frames), network(samples, frames))
+        assert not loaded.network.training
+
+    def test_card_and_config(self, bundle: Path) -> None:
+        loaded = load_bundle(bundle)
+        assert loaded.path == bundle
+        assert loaded.card.startswith("**tiny is for tests.** Not trained.\n")
+        assert (loaded.config.name, loaded.config.license, loaded.config.poolembed_bundle) == (
+            "tiny",
+            "CC0-1.0",
+            FORMAT,
+        )
+        assert loaded.config == read_config(bundle)
+        assert sorted(path.name for path in bundle.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+    def test_a_card_in_any_script(self, tmp_path: Path) -> None:
+        save_bundle(tmp_path / "b", tiny_network(), name="b", license="MIT", card="Ünïcödé 🎵\n")
+        assert load_bundle(tmp_path / "b").card == "Ünïcödé 🎵\n"
+        (tmp_path / "b" / "README.md").write_bytes(b"\xff not UTF-8")
+        assert "not UTF-8" in load_bundle(tmp_path / "b").card
+
+    def test_saving_twice_gives_the_same_bytes(self, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        first, second = save_tiny(tmp_path / "a"), save_tiny(tmp_path / "b")
+        for name in (CONFIG, WEIGHTS):
+            assert (first / name).read_bytes() == (second / name).read_bytes()
+
+    def test_nothing_is_overwritten(self, bundle: Path) -> None:
+        before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+        with pytest.raises(BundleError, match="exists"):
+            save_bundle(bundle, tiny_network(seed=1), name="x", license="MIT", card="")
+        assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+    def test_it_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(BundleError, match="cannot write"):
+            save_bundle(tmp_path / "file" / "bundle", tiny_network(), name="x", license="MIT", card="")
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        "where", [(), ("model",), ("model", "frontend"), ("model", "encoder"), ("model", "pooling")], ids="/".join
+    )
+    def test_an_unknown_key(self, bundle: Path, where: tuple[str, ...]) -> None:
+        def add(config: dict[str, Any]) -> None:
+            for key in where:
+                config = config[key]
+            config["surprise"] = 1
+
+        edit_config(bundle, add)
+        assert_refused(bundle, "surprise")
+
+    @pytest.mark.parametrize("version", [FORMAT + 1, 99, 0, -1])
+    def test_another_version(self, bundle: Path, version: int) -> None:
+        # Other keys too: it is the version that has to be named then.
+        edit_config(bundle, lambda config: config.update(poolembed_bundle=version, future={}))
+        assert_refused(bundle, f"format {version}", "upgrade" if version > FORMAT else "convert")
+
+    @pytest.mark.parametrize("version", [None, "1", 1.5, [], {}])
+    def test_a_version_that_is_none(self, bundle: Path, version: Any) -> None:
+        edit_config(bundle, lambda config: config.update(poolembed_bundle=version))
+        assert_refused(bundle, CONFIG)
+
+    @pytest.mark.parametrize("key", ["poolembed_bundle", "name", "license", "model", "weights_sha256"])
+    def test_a_missing_key(self, bundle: Path, key: str) -> None:
+        edit_config(bundle, lambda config: config.pop(key))
+        assert_refused(bundle, key)
+
+    @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"name": "\xff"}', b"{" * 100_000])
+    def test_no_json(self, bundle: Path, data: bytes) -> None:
+        (bundle / CONFIG).write_bytes(data)
+        assert_refused(bundle, CONFIG)
+
+    def test_bad_utf8_in_a_value(self, bundle: Path) -> None:
+        (bundle / CONFIG).write_bytes((bundle / CONFIG).read_bytes().replace(b'"tiny"', b'"\xff\xfe"'))
+        assert_refused(bundle, CONFIG)
+
+    @pytest.mark.parametrize(
+        ("part", "key", "value"),
+        [
+            ("frontend", "sample_rate", -1),
+            ("frontend", "sample_rate", 0),
+            ("frontend", "sample_rate", 8000.5),
+            ("frontend", "n_fft", 0),
+            ("frontend", "n_fft", 255),
+            ("frontend", "hop_length", 0),
+            ("frontend", "hop_length", 257),
+            ("frontend", "n_mels", -16),
+            ("frontend", "f_min", -1.0),
+            ("frontend", "f_max", 0.0),
+            ("frontend", "log_floor", 0.0),
+            ("frontend", "log_floor", -1e-5),
+            ("encoder", "window_frames", 0),
+            ("encoder", "window_frames", 30),
+            ("encoder", "widths", []),
+            ("encoder", "widths", [4, -8]),
+            ("encoder", "widths", [4]),
+            ("encoder", "depth", 0),
+            ("encoder", "time_strides", [2, 0]),
+            ("encoder", "time_strides", [2]),
+            ("encoder", "frame_features", -1),
+            ("pooling", "kind", "median"),
+            ("pooling", "scope", "song"),
+            ("pooling", "alpha", -1.0),
+            ("pooling", "alpha_max", 0.0),
+            ("pooling", "alpha_max", 0.5),  # below the alpha that it starts at
+            ("pooling", "alpha_l2", -0.1),
+            ("pooling", "p", 0.5),
+            ("pooling", "p", "three"),
+            (None, "embedding_size", 0),
+            (None, "embedding_size", -8),
+            (None, "embedding_size", 10**15),  # more than fits any memory
+            (None, "mid_levels", "yes"),
+        ],
+    )
+    def test_values_that_cannot_be(self, bundle: Path, part: str | None, key: str, value: Any) -> None:
+        def change(config: dict[str, Any]) -> None:
+            (config["model"][part] if part else config["model"])[key] = value
+
+        edit_config(bundle, change)
+        assert_refused(bundle)
+
+    @pytest.mark.parametrize("digest", ["", "f" * 63, "F" * 64, "g" * 64, None, "f" * 65, "a\n" + "f" * 64])
+    def test_a_hash_that_is_none(self, bundle: Path, digest: Any) -> None:
+        edit_config(bundle, lambda config: config.update(weights_sha256=digest))
+        assert_refused(bundle, CONFIG)
+
+
+class TestWeights:
+    def test_any_flipped_bit(self, bundle: Path) -> None:
+        weights = (bundle / WEIGHTS).read_bytes()
+        for at in np.random.default_rng(0).integers(len(weights), size=20):
+            flipped = bytearray(weights)
+            flipped[at] ^= 1 << int(at) % 8
+            (bundle / WEIGHTS).write_bytes(flipped)
+            assert_refused(bundle, WEIGHTS, "SHA-256")
+
+    @pytest.mark.parametrize("keep", [0, 1, 8, 100, -1])
+    def test_truncated(self, bundle: Path, keep: int) -> None:
+        weights = (bundle / WEIGHTS).read_bytes()[:keep]
+        (bundle / WEIGHTS).write_bytes(weights)
+        assert_refused(bundle, WEIGHTS, "SHA-256")
+        replace_weights(bundle, weights)
+        assert_refused(bundle, WEIGHTS)
+
+    @pytest.mark.parametrize("data", [b"", b"\0" * 8, b"\xff" * 64, b"garbage" * 99])
+    def test_not_safetensors(self, bundle: Path, data: bytes) -> None:
+        replace_weights(bundle, data)
+        assert_refused(bundle, WEIGHTS)
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            lambda tensors: tensors.pop("project.weight"),
+            lambda tensors: tensors.update({"project.weight": torch.zeros(3, 3)}),
+            lambda tensors: tensors.update({"project.bias": tensors["project.bias"].reshape(1, -1)}),
+            lambda tensors: tensors.update({"extra": torch.zeros(1)}),
+            lambda tensors: tensors.clear(),
+        ],
+        ids=["missing", "other shape", "one more axis", "extra", "none at all"],
+    )
+    def test_other_tensors(self, bundle: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+        tensors = load((bundle / WEIGHTS).read_bytes())
+        edit(tensors)
+        replace_weights(bundle, save(tensors))
+        assert_refused(bundle, WEIGHTS, "do not fit")
+
+    def test_a_pickle_is_never_opened(self, bundle: Path, tmp_path: Path) -> None:
+        class Payload:
+            def __reduce__(self) -> Any:
+                return os.mkdir, (str(tmp_path / "owned"),)
+
+        for number, data in enumerate((pickle.dumps(Payload()), b"")):
+            if number:
+                torch.save({"project.weight": Payload()}, bundle / WEIGHTS)
+                data = (bundle / WEIGHTS).read_bytes()  # noqa: PLW2901
+            replace_weights(bundle, data)
+            assert_refused(bundle, WEIGHTS)
+        assert not (tmp_path / "owned").exists()
+        pickle.loads(pickle.dumps(Payload()))  # noqa: S301 - shows that it would have
+        assert (tmp_path / "owned").exists()
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md"])
+    def test_a_missing_file(self, bundle: Path, name: str) -> None:
+        (bundle / name).unlink()
+        with pytest.raises(BundleError) as caught:
+            load_bundle(bundle)
+        assert name in str(caught.value)
+
+    def test_a_directory_in_the_place_of_a_file(self, bundle: Path) -> None:
+        (bundle / WEIGHTS).unlink()
+        (bundle / WEIGHTS).mkdir()
+        assert_refused(bundle, WEIGHTS)
+
+
+class TestFinding:
+    @pytest.fixture(autouse=True)
+    def models(self, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("POOLEMBED_MODELS", str(bundles))
+
+    def test_by_name_and_by_path(self, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert find_bundle("gem") == bundles / "gem"
+        assert find_bundle(bundles / "gem") == bundles / "gem"
+        assert find_bundle(str(bundles / "gem")) == bundles / "gem"
+        monkeypatch.delenv("POOLEMBED_MODELS")
+        monkeypatch.chdir(bundles)
+        assert find_bundle("gem").resolve() == bundles / "gem"
+        assert find_bundle("./gem").resolve() == bundles / "gem"
+        assert find_bundle("gem/").resolve() == bundles / "gem"
+
+    def test_a_name_comes_before_a_directory_that_is_called_so(
+        self, bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny: SaveTiny
+    ) -> None:
+        here = save_tiny(tmp_path, "gem")
+        monkeypatch.chdir(tmp_path)
+        assert find_bundle("gem") == bundles / "gem"
+        assert find_bundle("./gem").resolve() == here
+
+    def test_home(self, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(bundles))
+        assert find_bundle("~/gem") == bundles / "gem"
+        monkeypatch.setenv("POOLEMBED_MODELS", "~")
+        assert find_bundle("gem") == bundles / "gem"
+
+    @pytest.mark.parametrize(
+        "name", ["gemm", "GEM", "", ".", "/", "/nowhere/at all", "a\nb", "~no-such-user/x", "a" * 300, "nul\0byte"]
+    )
+    def test_a_wrong_name_lists_the_right_ones(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(BundleNotFoundError) as caught:
+            load_bundle(name)
+        assert {"attention", "autopool", "gem", "other"} <= set(str(caught.value).replace(",", " ").split())
+
+    def test_no_models_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("POOLEMBED_MODELS")
+        monkeypatch.setattr("poolembed.bundle.__file__", str(tmp_path / "lib" / "poolembed" / "bundle.py"))
+        assert list_bundles() == []
+        with pytest.raises(BundleNotFoundError, match="none"):
+            load_bundle("base")
+
+    def test_several_directories_first_one_first(
+        self, bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny: SaveTiny
+    ) -> None:
+        mine = [save_tiny(tmp_path, name, seed=7) for name in ("gem", "zebra")]
+        entries = [tmp_path, Path("/nowhere"), bundles]
+        monkeypatch.setenv("POOLEMBED_MODELS", os.pathsep.join(["", *map(str, entries), ""]))
+        assert find_bundle("gem") == mine[0]
+        assert find_bundle("zebra") == mine[1]
+        assert find_bundle("mean") == bundles / "mean"
+        names = [path.name for path in list_bundles()]
+        assert names == sorted(set(names))
+        assert {"gem", "zebra", "mean"} <= set(names)
+
+    def test_what_is_no_bundle_is_not_listed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("POOLEMBED_MODELS", str(tmp_path))
+        assert not {"folder", "file"} & {path.name for path in list_bundles()}
+
+    def test_those_that_ship(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("POOLEMBED_MODELS")
+        assert find_bundle("base") == ROOT / "models" / "base"
+
+
+class TestFingerprint:
+    def test_the_name_and_the_licence_are_no_part_of_it(self, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        first, second = (load_bundle(save_tiny(tmp_path, name)) for name in ("one", "two"))
+        assert first.config.name != second.config.name
+        assert first.fingerprint == second.fingerprint == fingerprint(first.config)
+        edit_config(second.path, lambda config: config.update(license="MIT"))
+        (second.path / "README.md").write_text("another card")
+        assert load_bundle(second.path).fingerprint == first.fingerprint
+
+    def test_the_order_of_keys_and_what_is_spelt_out_are_no_part_of_it(self, bundle: Path) -> None:
+        before = load_bundle(bundle).fingerprint
+        config = json.loads((bundle / CONFIG).read_bytes())
+        config["model"] = dict(reversed(config["model"].items()))
+        del config["model"]["frontend"]["f_min"]  # its default
+        (bundle / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
+        assert load_bundle(bundle).fingerprint == before
+
+    def test_weights_and_model_are(self, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        made = [
+            save_tiny(tmp_path, "a"),
+            save_tiny(tmp_path, "b", seed=1),
+            save_tiny(tmp_path, "c", pooling=PoolingConfig(alpha_max=50.0)),
+            save_tiny(tmp_path, "d", embedding_size=9),
+            save_tiny(tmp_path, "e", pooling=PoolingConfig(alpha_l2=0.5)),
+        ]
+        assert len({load_bundle(path).fingerprint for path in made}) == len(made)
+        before = load_bundle(made[0]).fingerprint
+        edit_config(made[0], lambda config: config["model"]["frontend"].update(log_floor=1e-6))
+        assert load_bundle(made[0]).fingerprint != before
+
+    def test_it_is_always_the_same(self) -> None:
+        # Directories of embeddings remember it, so a release that changes it makes everyone embed anew.
+        config = BundleConfig(
+            poolembed_bundle=1, name="any", license="any", model=ModelConfig(), weights_sha256="0" * 64
+        )
+        assert fingerprint(config) == "c48559c363b3a44e9da63c6854be7a92ec42f313cf98c884cf494b5776c9012f"
+
+
+class TestDescribe:
+    def test_what_is_listed(self, bundle: Path) -> None:
+        described = describe(bundle)
+        assert described["name"] == "tiny"
+        assert described["embedding_size"] == 8
+        assert described["sample_rate"] == 8000
+        assert described["parameters"] == sum(p.numel() for p in tiny_network().parameters())
+        assert described["bytes"] == sum(path.stat().st_size for path in bundle.iterdir())
+        assert described["pooling"] == "autopool per channel"
+        assert described["license"] == "CC0-1.0"
+        assert described["about"] == "tiny is for tests. Not trained."
+
+    def test_a_damaged_one(self, bundle: Path) -> None:
+        (bundle / CONFIG).write_text("{")
+        with pytest.raises(BundleError):
+            describe(bundle)
+
+
+def test_the_untrained_model_says_so_first() -> None:
+    about = str(describe(ROOT / "models" / "base")["about"])
+    assert about
+    if "untrained" in (ROOT / "models" / "base" / "README.md").read_text().lower():
+        assert "not trained" in about.lower() or "untrained" in about.lower()
