@@ -197,7 +197,8 @@ def _stop_on_signal(quiet: bool) -> Iterator[_Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Once stopped, the process is about to end, and one more Ctrl-C has nothing left to interrupt but that.
+            signal.signal(number, signal.SIG_IGN if stop.signal else handler)
 
 
 def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+
+from poolembed.embed.song import Embedded
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
+    from poolembed.embed.outputs import Job
     from poolembed.embed.run import Summary, Watcher
     from poolembed.embed.song import Outcome
 
@@ -29,39 +33,65 @@ LINE_EVERY = 5.0
 class _Silent:
     """Watches and says nothing."""
 
-    def begin(self, songs: int, unchanged: int) -> None:
+    def begin(self, songs: Sequence[Job], unchanged: int) -> None:
         pass
 
     def audio(self, seconds: float) -> None:
         pass
 
-    def song(self, path: str, outcome: Outcome) -> None:
+    def song(self, song: Job, outcome: Outcome) -> None:
         pass
 
 
 class _Counter(_Silent):
-    """Counts songs and seconds of audio."""
+    """Counts songs and seconds of audio, and guesses the time left.
+
+    How long a song is shows only when it has been decoded, so the seconds still to come are guessed from the bytes
+    still to come, at the seconds per byte of the songs of the same format that are done, or of all that are.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began = time.perf_counter()
         self._seconds = 0.0
         self._songs = self._done = 0
+        self._bytes_left: defaultdict[str, float] = defaultdict(float)
+        self._bytes_done: defaultdict[str, float] = defaultdict(float)
+        self._seconds_done: defaultdict[str, float] = defaultdict(float)
 
-    def begin(self, songs: int, unchanged: int) -> None:
+    def begin(self, songs: Sequence[Job], unchanged: int) -> None:
         self._began = time.perf_counter()
-        self._songs = songs
+        self._songs = len(songs)
+        for song in songs:
+            self._bytes_left[_suffix(song)] += song.size or 0
 
     def audio(self, seconds: float) -> None:
         with self._lock:
             self._seconds += seconds
 
-    def song(self, path: str, outcome: Outcome) -> None:
+    def song(self, song: Job, outcome: Outcome) -> None:
         self._done += 1
+        self._bytes_left[_suffix(song)] -= song.size or 0
+        if isinstance(outcome, Embedded):
+            self._bytes_done[_suffix(song)] += song.size or 0
+            self._seconds_done[_suffix(song)] += outcome.duration
 
     def _amount(self) -> str:
         elapsed = max(time.perf_counter() - self._began, 1e-9)
-        return f"{_hours(self._seconds)} of audio, {self._seconds / elapsed:,.0f} x real time"
+        amount = f"{_hours(self._seconds)} of audio, {self._seconds / elapsed:,.0f} x real time"
+        left = self._seconds_left()
+        return amount + f", about {_clock(left * elapsed / self._seconds)} left" if left > 0 else amount
+
+    def _seconds_left(self) -> float:
+        """Guess of the seconds of audio still to come; 0 as long as, or when, there is none."""
+        all_bytes, all_seconds = sum(self._bytes_done.values()), sum(self._seconds_done.values())
+        if not all_bytes:
+            return 0.0
+        left = all_seconds - self._seconds  # less what is decoded of the songs in hand
+        for suffix, size in self._bytes_left.items():
+            known = self._bytes_done.get(suffix)
+            left += size * (self._seconds_done[suffix] / known if known else all_seconds / all_bytes)
+        return left
 
 
 class _Lines(_Counter):
@@ -71,7 +101,7 @@ class _Lines(_Counter):
         super().__init__()
         self._last = time.perf_counter()
 
-    def begin(self, songs: int, unchanged: int) -> None:
+    def begin(self, songs: Sequence[Job], unchanged: int) -> None:
         super().begin(songs, unchanged)
         already = f", {unchanged} unchanged since an earlier run" if unchanged else ""
         typer.echo(f"{songs} songs to embed{already}", err=True)
@@ -83,11 +113,7 @@ class _Lines(_Counter):
             if now - self._last < LINE_EVERY:
                 return
             self._last = now
-        left = ""
-        if 0 < self._done < self._songs:
-            remaining = (now - self._began) * (self._songs - self._done) / self._done
-            left = f", about {_clock(remaining)} left"
-        typer.echo(f"{self._done}/{self._songs} songs, {self._amount()}{left}", err=True)
+        typer.echo(f"{self._done}/{self._songs} songs, {self._amount()}", err=True)
 
 
 class _Bar(_Counter):
@@ -98,16 +124,16 @@ class _Bar(_Counter):
         self._progress = progress
         self._task = progress.add_task("embedding", total=None, amount="")
 
-    def begin(self, songs: int, unchanged: int) -> None:
+    def begin(self, songs: Sequence[Job], unchanged: int) -> None:
         super().begin(songs, unchanged)
-        self._progress.update(self._task, total=songs)
+        self._progress.update(self._task, total=len(songs))
 
     def audio(self, seconds: float) -> None:
         super().audio(seconds)
         self._progress.update(self._task, amount=self._amount())
 
-    def song(self, path: str, outcome: Outcome) -> None:
-        super().song(path, outcome)
+    def song(self, song: Job, outcome: Outcome) -> None:
+        super().song(song, outcome)
         self._progress.advance(self._task)
 
 
@@ -126,7 +152,6 @@ def watching(quiet: bool) -> Iterator[Watcher]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("songs  {task.fields[amount]}"),
-        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress)
@@ -145,7 +170,7 @@ def closing_table(summary: Summary, model: Model, output: str) -> None:
     if summary.unchanged:
         table.add_row("unchanged", f"{summary.unchanged} songs, embedded by an earlier run")
     if summary.failures:
-        table.add_row("failed", f"[red]{len(summary.failures)} files[/red]")
+        table.add_row("failed", f"[red]{len(summary.failures)} file{'s' if len(summary.failures) > 1 else ''}[/red]")
     left = summary.found - summary.embedded - summary.unchanged - len(summary.failures)
     if summary.interrupted:
         table.add_row("not reached", f"{left} songs; run the same command again to go on")
@@ -177,6 +202,10 @@ def _printable(path: str) -> str:
     """A path on one line: control characters and bytes that are not UTF-8 escaped."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _suffix(song: Job) -> str:
+    return song.path.rpartition(".")[2].lower()
 
 
 def _hours(seconds: float) -> str:

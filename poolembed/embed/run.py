@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -68,13 +68,13 @@ class Summary:
 class Watcher(Protocol):
     """Told how a run goes; `audio` from any thread, the others from the caller's."""
 
-    def begin(self, songs: int, unchanged: int) -> None:
-        """So many songs are to be embedded, so many are done already."""
+    def begin(self, songs: Sequence[Job], unchanged: int) -> None:
+        """These songs are to be embedded, so many others are done already."""
 
     def audio(self, seconds: float) -> None:
         """So many more seconds of audio were decoded."""
 
-    def song(self, path: str, outcome: Outcome) -> None:
+    def song(self, song: Job, outcome: Outcome) -> None:
         """A song is done."""
 
 
@@ -129,7 +129,7 @@ def embed_songs(
         # The longest first, as far as sizes tell, so that no core is left alone with a long song at the end.
         jobs.sort(key=lambda job: -(job.size or 0))
     summary = Summary(found=len(songs.files) + len(lost), unchanged=plan.unchanged)
-    watcher.begin(len(jobs), plan.unchanged)
+    watcher.begin(jobs, plan.unchanged)
     began = time.perf_counter()
     sources = (job.path for job in jobs)
     done = 0
@@ -139,7 +139,7 @@ def embed_songs(
         for outcome in outcomes:
             job = jobs[outcome.index]
             summary.take(job.path, outcome, _keep(output, job, outcome))
-            watcher.song(job.path, outcome)
+            watcher.song(job, outcome)
             done += 1
     for job in plan.todo:
         if job.path in songs.unreadable:

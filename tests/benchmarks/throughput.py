@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import poolembed
 from poolembed.bundle import load_bundle
 from poolembed.embed.device import BATCH_SIZES, DeviceName, PrecisionName, choose_precision, exact_and_single_threaded
-from poolembed.embed.outputs import ModelIdentity, open_output
+from poolembed.embed.outputs import Job, ModelIdentity, open_output
 from poolembed.embed.run import embed_songs, find_songs
 from poolembed.embed.song import Embedded, Outcome
 from tests.benchmarks import stages
@@ -43,9 +43,9 @@ STAGES = {
 class Unwatched:
     """Nobody looks at the progress."""
 
-    def begin(self, songs: int, unchanged: int) -> None: ...
+    def begin(self, songs: Sequence[Job], unchanged: int) -> None: ...
     def audio(self, seconds: float) -> None: ...
-    def song(self, path: str, outcome: Outcome) -> None: ...
+    def song(self, song: Job, outcome: Outcome) -> None: ...
 
 
 class Bench:
