@@ -104,7 +104,7 @@ class _Lines(_Counter):
     def begin(self, songs: Sequence[Job], unchanged: int) -> None:
         super().begin(songs, unchanged)
         already = f", {unchanged} unchanged since an earlier run" if unchanged else ""
-        typer.echo(f"{songs} songs to embed{already}", err=True)
+        typer.echo(f"{len(songs)} songs to embed{already}", err=True)
 
     def audio(self, seconds: float) -> None:
         super().audio(seconds)

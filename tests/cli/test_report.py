@@ -46,3 +46,8 @@ def test_a_format_of_which_none_is_done_counts_as_the_others_do(monkeypatch: pyt
     counter.audio(100.0)
     now += 10
     assert counter._amount().endswith("about 0:20 left")
+
+
+def test_plain_lines_begin_with_what_there_is_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    report._Lines().begin([job("a.mp3", 100), job("b.ogg", 200)], 3)
+    assert capsys.readouterr() == ("", "2 songs to embed, 3 unchanged since an earlier run\n")
