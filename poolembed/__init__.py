@@ -25,6 +25,7 @@ from poolembed.errors import (
 if TYPE_CHECKING:
     from poolembed.embed.model import Model, load
     from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool, TemporalPool
+    from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
 
 __version__ = "0.1.0"
 
@@ -39,10 +40,13 @@ _LAZY = {
     "AutoPool": "poolembed.nn.pooling",
     "GeMPool": "poolembed.nn.pooling",
     "AttentionPool": "poolembed.nn.pooling",
+    "MeanMaxPool": "poolembed.nn.statistics",
+    "AttentiveStatisticsPool": "poolembed.nn.statistics",
 }
 
 __all__ = [
     "AttentionPool",
+    "AttentiveStatisticsPool",
     "AudioError",
     "AutoPool",
     "BundleError",
@@ -50,6 +54,7 @@ __all__ = [
     "FilesFailedError",
     "GeMPool",
     "MaxPool",
+    "MeanMaxPool",
     "MeanPool",
     "Model",
     "NothingFoundError",

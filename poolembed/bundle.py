@@ -1,5 +1,7 @@
 """A model on disk: ``config.json`` + ``model.safetensors`` + ``README.md`` (the card). Nothing is ever unpickled.
 
+A trained model may bring classifiers of what it was trained on: ``heads`` in the config and ``heads.safetensors``.
+
 `save_bundle` writes one, `load_bundle` reads one by name or path, `list_bundles` names those at hand: the ones that
 ship with the package, then those in the directories of ``$POOLEMBED_MODELS`` (separated as ``$PATH`` is).
 """
@@ -8,25 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import safetensors
 from msgspec import Meta, Struct
 from safetensors.torch import load, save
+from torch import nn
 
 from poolembed.errors import BundleError, BundleNotFoundError
 from poolembed.nn.config import ModelConfig
+from poolembed.nn.head import Head, HeadConfig, build_head
 from poolembed.nn.model import SongModel
 
 FORMAT = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
+FILES = (CONFIG, WEIGHTS, HEADS, CARD)
+
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """All of ``config.json``.
 
     Attributes:
@@ -35,13 +43,24 @@ class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         license: SPDX identifier of the weights.
         model: what the networks are built from.
         weights_sha256: of ``model.safetensors``, in hexadecimal.
+        heads: the classifiers, one a label column; no part of the fingerprint, for embeddings do not depend on them.
+        heads_sha256: of ``heads.safetensors``, which is there exactly if there are heads.
     """
 
     poolembed_bundle: int
     name: str
     license: str
     model: ModelConfig
-    weights_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    weights_sha256: Digest
+    heads: tuple[HeadConfig, ...] = ()
+    heads_sha256: Digest | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.heads) != (self.heads_sha256 is not None):
+            raise ValueError("heads and heads_sha256 belong together")
+        columns = [head.column for head in self.heads]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"two heads of one column: {', '.join(columns)}")
 
 
 class BundleVersion(Struct):
@@ -59,12 +78,14 @@ class Bundle:
         config: its ``config.json``.
         network: the model in eval mode, float32, on the CPU.
         card: text of its ``README.md``.
+        heads: its classifiers in eval mode, in the order of the config.
     """
 
     path: Path
     config: BundleConfig
     network: SongModel
     card: str
+    heads: tuple[Head, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -78,32 +99,61 @@ def fingerprint(config: BundleConfig) -> str:
     return hashlib.sha256(identity).hexdigest()
 
 
-def save_bundle(directory: str | os.PathLike[str], network: SongModel, *, name: str, license: str, card: str) -> None:
-    """Write a bundle; its directory appears whole or not at all.
+def save_bundle(
+    directory: str | os.PathLike[str],
+    network: SongModel,
+    *,
+    name: str,
+    license: str,
+    card: str,
+    heads: Sequence[Head] = (),
+) -> None:
+    """Write a bundle; it appears whole or not at all, for without ``config.json``, the last file, it is none.
+
+    Args:
+        directory: a new one, or one without a ``config.json``, whose other files are left alone.
+        network: the model.
+        name: what it calls itself.
+        license: SPDX identifier of the weights.
+        card: text of ``README.md``.
+        heads: classifiers to keep beside it.
 
     Raises:
-        BundleError: the directory exists already, or cannot be written.
+        BundleError: there is a bundle, or something other than a directory, already, or it cannot be written.
+        ValueError: two heads of one column.
     """
     target = Path(directory)
-    if target.exists():
+    if (target / CONFIG).exists() or (target.exists() and not target.is_dir()):
         raise BundleError(f"{target} exists already", hint="remove it or choose another name")
-    weights = save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
+    weights = _weights_of(network)
+    head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
     config = BundleConfig(
         poolembed_bundle=FORMAT,
         name=name,
         license=license,
         model=network.config,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
+        heads=tuple(head.config for head in heads),
+        heads_sha256=hashlib.sha256(head_weights).hexdigest() if head_weights else None,
     )
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    files = {WEIGHTS: weights, CARD: card.encode("utf-8")}
+    if head_weights:
+        files[HEADS] = head_weights
+    files[CONFIG] = msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+    partial = (target if target.exists() else target.parent) / f".{target.name}.{os.getpid()}.part"
     try:
         partial.mkdir(parents=True)
-        (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
-        (partial / WEIGHTS).write_bytes(weights)
-        (partial / CARD).write_text(card, encoding="utf-8")
-        partial.rename(target)
+        for file, data in files.items():
+            (partial / file).write_bytes(data)
+        if target.exists():
+            for file in files:
+                (partial / file).replace(target / file)
+        else:
+            partial.rename(target)
     except OSError as error:
         raise BundleError(f"cannot write the bundle {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
@@ -115,24 +165,13 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     """
     path = find_bundle(name_or_path)
     config = read_config(path)
-    weights = _read(path / WEIGHTS)
-    if hashlib.sha256(weights).hexdigest() != config.weights_sha256:
-        raise BundleError(
-            f"{path / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs",
-            hint="the download or copy is damaged; fetch the bundle again",
-        )
     network = _network(path, config)
-    try:
-        tensors = load(weights)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise BundleError(f"{path / WEIGHTS} is not a safetensors file: {error}") from error
-    expected = network.state_dict()
-    wrong = sorted(expected.keys() ^ tensors.keys())
-    wrong += [key for key in expected.keys() & tensors.keys() if expected[key].shape != tensors[key].shape]
-    if wrong:
-        raise BundleError(f"the weights in {path / WEIGHTS} do not fit {CONFIG}: {', '.join(wrong[:5])}")
-    network.load_state_dict(tensors, strict=True)
-    return Bundle(path, config, network.eval(), _read(path / CARD).decode("utf-8", errors="replace"))
+    _load_weights(path / WEIGHTS, network, config.weights_sha256)
+    heads = nn.ModuleList(build_head(head, config.model) for head in config.heads)
+    if config.heads_sha256 is not None:
+        _load_weights(path / HEADS, heads, config.heads_sha256)
+    card = _read(path / CARD).decode("utf-8", errors="replace")
+    return Bundle(path, config, network.eval(), card, tuple(cast(Head, head) for head in heads.eval()))
 
 
 def read_config(path: Path) -> BundleConfig:
@@ -192,6 +231,30 @@ def _network(path: Path, config: BundleConfig) -> SongModel:
         raise BundleError(f"{path / CONFIG} describes a model that cannot be built: {error}") from error
 
 
+def _weights_of(module: nn.Module) -> bytes:
+    return save({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()})
+
+
+def _load_weights(path: Path, module: nn.Module, digest: str) -> None:
+    """Fill a module from a safetensors file that must have this hash, these tensors and no others."""
+    weights = _read(path)
+    if hashlib.sha256(weights).hexdigest() != digest:
+        raise BundleError(
+            f"{path} is not the file that {CONFIG} describes: its SHA-256 differs",
+            hint="the download or copy is damaged; fetch the bundle again",
+        )
+    try:
+        tensors = load(weights)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise BundleError(f"{path} is not a safetensors file: {error}") from error
+    expected = module.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += [key for key in expected.keys() & tensors.keys() if expected[key].shape != tensors[key].shape]
+    if wrong:
+        raise BundleError(f"the weights in {path} do not fit {CONFIG}: {', '.join(wrong[:5])}")
+    module.load_state_dict(tensors, strict=True)
+
+
 def _roots() -> Iterator[Path]:
     package = Path(__file__).parent
     yield package / "_models"  # in an installed wheel
@@ -225,7 +288,7 @@ def describe(path: Path) -> dict[str, str | int]:
         "embedding_size": config.model.embedding_size,
         "sample_rate": config.model.frontend.sample_rate,
         "parameters": sum(parameter.numel() for parameter in _network(path, config).parameters()),
-        "bytes": sum(file.stat().st_size for file in path.iterdir()),
+        "bytes": sum(file.stat().st_size for file in path.iterdir() if file.name in FILES),
         "pooling": f"{pooling.kind} per {pooling.scope}" if pooling.kind in ("autopool", "gem") else pooling.kind,
         "license": config.license,
         "about": about.replace("*", "").lstrip("# "),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch import nn
 from poolembed.bundle import save_bundle
 from poolembed.embed.windows import WindowShape
 from poolembed.nn.config import EncoderConfig, FrontendConfig, ModelConfig, PoolingConfig
+from poolembed.nn.head import Head, HeadConfig, build_head
 from poolembed.nn.model import SongModel
 from poolembed.nn.pooling import AttentionPool
+from poolembed.nn.statistics import AttentiveStatisticsPool
 
 RATE = 8000
 HOP = 80
-POOLINGS = ("mean", "max", "softmax", "autopool", "gem", "attention")
+POOLINGS = ("mean", "max", "mean+max", "softmax", "autopool", "gem", "attention", "attentive-statistics")
 
 
 def tiny_config(pooling: PoolingConfig | None = None, **parts: Any) -> ModelConfig:
@@ -49,10 +51,31 @@ def tiny_network(config: ModelConfig | None = None, seed: int = 0) -> SongModel:
         with torch.no_grad():
             network.train()(samples, torch.full((8,), config.encoder.window_frames))
     pool = network.pools[0]
-    low, high = (-0.5, 0.8) if isinstance(pool, AttentionPool) else (0.0, 3.0)
+    low, high = (-0.5, 0.8) if isinstance(pool, AttentionPool | AttentiveStatisticsPool) else (0.0, 3.0)
     for parameter in pool.parameters():
         parameter.data += torch.linspace(low, high, parameter.numel()).reshape(parameter.shape)
     return network.eval()
+
+
+def tiny_heads() -> list[Head]:
+    """``sound``, of one label a clip, from a tiny model's embedding; ``place``, of several, from its frames."""
+    configs = [
+        HeadConfig(column="sound", labels=("dog", "rain", "crow")),
+        HeadConfig(
+            column="place",
+            labels=("in", "out"),
+            multi_label=True,
+            pool="predictions",
+            pooling=PoolingConfig(kind="autopool", alpha=4.0),
+        ),
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        heads = [build_head(config, tiny_config()) for config in configs]
+        for head in heads:
+            for parameter in head.parameters():
+                parameter.data += 0.2 * torch.rand_like(parameter) - 0.1
+    return heads
 
 
 def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
@@ -92,11 +115,17 @@ def one_torch_thread() -> Iterator[None]:
 def save_tiny() -> Callable[..., Path]:
     """Writes a tiny bundle below a directory and returns its path."""
 
-    def save(root: Path, name: str = "tiny", pooling: PoolingConfig | None = None, seed: int = 0, **parts: Any) -> Path:
+    def save(
+        root: Path,
+        name: str = "tiny",
+        pooling: PoolingConfig | None = None,
+        seed: int = 0,
+        heads: Sequence[Head] = (),
+        **parts: Any,
+    ) -> Path:
         card = f"**{name} is for tests.** Not trained.\n\n# {name}\n"
-        save_bundle(
-            root / name, tiny_network(tiny_config(pooling, **parts), seed), name=name, license="CC0-1.0", card=card
-        )
+        network = tiny_network(tiny_config(pooling, **parts), seed)
+        save_bundle(root / name, network, name=name, license="CC0-1.0", card=card, heads=heads)
         return root / name
 
     return save

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from safetensors.torch import load, save
 from poolembed.bundle import (
     CONFIG,
     FORMAT,
+    HEADS,
     WEIGHTS,
     BundleConfig,
     describe,
@@ -30,7 +32,8 @@ from poolembed.bundle import (
 )
 from poolembed.errors import BundleError, BundleNotFoundError
 from poolembed.nn.config import ModelConfig, PoolingConfig
-from tests.conftest import POOLINGS, noise, tiny_config, tiny_network
+from poolembed.nn.head import EmbeddingHead, FrameHead
+from tests.conftest import POOLINGS, noise, tiny_config, tiny_heads, tiny_network
 
 ROOT = Path(__file__).parents[1]
 SaveTiny = Callable[..., Path]
@@ -47,11 +50,12 @@ def edit_config(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Non
     (bundle / CONFIG).write_text(json.dumps(config))
 
 
-def replace_weights(bundle: Path, weights: bytes) -> None:
+def replace_weights(bundle: Path, weights: bytes, name: str = WEIGHTS) -> None:
     """Other weights, whose hash is the right one."""
-    (bundle / WEIGHTS).write_bytes(weights)
+    (bundle / name).write_bytes(weights)
     digest = hashlib.sha256(weights).hexdigest()
-    edit_config(bundle, lambda config: config.update(weights_sha256=digest))
+    key = {WEIGHTS: "weights_sha256", HEADS: "heads_sha256"}[name]
+    edit_config(bundle, lambda config: config.update({key: digest}))
 
 
 def assert_refused(bundle: Path, *words: str) -> None:
@@ -111,6 +115,145 @@ class TestRoundTrip:
         with pytest.raises(BundleError, match="cannot write"):
             save_bundle(tmp_path / "file" / "bundle", tiny_network(), name="x", license="MIT", card="")
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        with pytest.raises(BundleError, match="exists"):
+            save_bundle(tmp_path / "file", tiny_network(), name="x", license="MIT", card="")
+
+    @pytest.mark.parametrize("failing", ["model.safetensors", "README.md", "config.json"])
+    def test_a_full_disk_leaves_nothing(
+        self, failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny: SaveTiny
+    ) -> None:
+        write = Path.write_bytes
+
+        def full(path: Path, data: bytes) -> int:
+            if path.name == failing:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(path, data)
+
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "history.jsonl").write_text("{}")
+        monkeypatch.setattr(Path, "write_bytes", full)
+        for name in ("new", "run"):
+            with pytest.raises(BundleError, match="No space left"):
+                save_tiny(tmp_path, name)
+        assert [path.name for path in tmp_path.rglob("*")] == ["run", "history.jsonl"]
+        monkeypatch.undo()
+        for name in ("new", "run"):
+            load_bundle(save_tiny(tmp_path, name))
+
+    def test_into_the_directory_of_a_training_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_tiny: SaveTiny
+    ) -> None:
+        """What is there stays; ``config.json``, which makes it a bundle, comes last and whole."""
+        run = tmp_path / "run"
+        (run / "cache").mkdir(parents=True)
+        (run / "run.toml").write_text("epochs = 3")
+        (run / "README.md").write_text("an older card")
+        moved: list[str] = []
+        replace = Path.replace
+
+        def noted(path: Path, target: Path) -> Path:
+            assert path.stat().st_size > 0
+            moved.append(Path(target).name)
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", noted)
+        save_tiny(tmp_path, "run")
+        assert moved[-1] == CONFIG
+        assert sorted(path.name for path in run.iterdir()) == [
+            "README.md",
+            "cache",
+            "config.json",
+            "model.safetensors",
+            "run.toml",
+        ]
+        loaded = load_bundle(run)
+        assert loaded.fingerprint == load_bundle(save_tiny(tmp_path, "new")).fingerprint
+        assert loaded.card.startswith("**run is for tests.**")
+        own = sum((run / name).stat().st_size for name in ("README.md", "config.json", "model.safetensors"))
+        assert describe(run)["bytes"] == own
+        with pytest.raises(BundleError, match="exists"):
+            save_tiny(tmp_path, "run", seed=1)
+
+
+class TestHeads:
+    """Classifiers beside the model: kept whole, or refused; and no part of what the model is."""
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path) -> Path:
+        save_bundle(tmp_path / "b", tiny_network(), name="b", license="MIT", card="b", heads=tiny_heads())
+        return tmp_path / "b"
+
+    def test_round_trip(self, bundle: Path) -> None:
+        loaded, heads = load_bundle(bundle), tiny_heads()
+        assert [head.config for head in loaded.heads] == [head.config for head in heads] == list(loaded.config.heads)
+        assert [type(head) for head in loaded.heads] == [EmbeddingHead, FrameHead]
+        for found, saved in zip(loaded.heads, heads, strict=True):
+            assert not found.training
+            assert found.state_dict().keys() == saved.state_dict().keys()
+            for key, value in saved.state_dict().items():
+                assert torch.equal(found.state_dict()[key], value), key
+        assert sorted(path.name for path in bundle.iterdir()) == [
+            "README.md",
+            "config.json",
+            "heads.safetensors",
+            "model.safetensors",
+        ]
+        assert describe(bundle)["bytes"] == sum(path.stat().st_size for path in bundle.iterdir())
+
+    def test_the_model_is_the_same_without_them(self, bundle: Path, tmp_path: Path) -> None:
+        for name, heads in (("none", []), ("others", tiny_heads()[1:])):
+            save_bundle(tmp_path / name, tiny_network(), name="b", license="MIT", card="b", heads=heads)
+            other = load_bundle(tmp_path / name)
+            assert len(other.heads) == len(heads)
+            assert other.fingerprint == load_bundle(bundle).fingerprint
+        assert "heads" not in json.loads((tmp_path / "none" / CONFIG).read_bytes())
+        assert not (tmp_path / "none" / HEADS).exists()
+
+    def test_two_of_one_column(self, tmp_path: Path) -> None:
+        heads = [*tiny_heads(), *tiny_heads()[:1]]
+        with pytest.raises(ValueError, match="sound"):
+            save_bundle(tmp_path / "b", tiny_network(), name="b", license="MIT", card="b", heads=heads)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            lambda config: config.pop("heads"),
+            lambda config: config.pop("heads_sha256"),
+            lambda config: config.update(heads_sha256="0"),
+            lambda config: config["heads"].append(config["heads"][0]),
+            lambda config: config["heads"][0].update(surprise=1),
+            lambda config: config["heads"][0].update(labels=[]),
+            lambda config: config["heads"][0].update(labels=["dog", "dog", "cat"]),
+            lambda config: config["heads"][0].update(pool="predictions"),
+            lambda config: config["heads"][1].update(pooling=None),
+            lambda config: config["heads"][1]["pooling"].update(kind="mean+max"),
+            lambda config: config["heads"][1]["pooling"].update(kind="median"),
+        ],
+    )
+    def test_configs_that_cannot_be(self, bundle: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+        edit_config(bundle, edit)
+        assert_refused(bundle, CONFIG)
+
+    def test_other_labels_than_weights(self, bundle: Path) -> None:
+        edit_config(bundle, lambda config: config["heads"][0].update(labels=["dog", "cat"]))
+        assert_refused(bundle, HEADS, "do not fit")
+
+    def test_damage(self, bundle: Path) -> None:
+        weights = (bundle / HEADS).read_bytes()
+        flipped = bytearray(weights)
+        flipped[-1] ^= 1
+        (bundle / HEADS).write_bytes(flipped)
+        assert_refused(bundle, HEADS, "SHA-256")
+        for data in (b"", weights[:-1], b"garbage" * 99, pickle.dumps(weights)):
+            replace_weights(bundle, data, HEADS)
+            assert_refused(bundle, HEADS)
+        tensors = load(weights)
+        tensors["2.weight"] = torch.zeros(1)
+        replace_weights(bundle, save(tensors), HEADS)
+        assert_refused(bundle, HEADS, "do not fit")
+        (bundle / HEADS).unlink()
+        assert_refused(bundle, HEADS)
 
 
 class TestConfig:

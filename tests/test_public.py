@@ -32,7 +32,8 @@ ERRORS = [
 def test_the_surface_is_this() -> None:
     """A name that comes or goes is a change for users, and has to be made here too."""
     pooling = ["AttentionPool", "AutoPool", "GeMPool", "MaxPool", "MeanPool", "SoftmaxPool", "TemporalPool"]
-    assert sorted(poolembed.__all__) == sorted([*ERRORS, *pooling, "Model", "load"])
+    statistics = ["AttentiveStatisticsPool", "MeanMaxPool"]
+    assert sorted(poolembed.__all__) == sorted([*ERRORS, *pooling, *statistics, "Model", "load"])
     assert poolembed.__all__ == sorted(poolembed.__all__)
 
 
@@ -121,7 +122,7 @@ def test_the_library_never_prints_exits_or_unpickles(source: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_error_is_swallowed_unseen(source: Path) -> None:
-    """``except Exception`` as control flow hides bugs. One place catches everything, to hand it to another thread."""
+    """``except Exception`` as control flow hides bugs. Two catch everything, to hand it to another thread."""
     wide = [
         node
         for node in ast.walk(ast.parse(source.read_text()))
@@ -129,7 +130,7 @@ def test_no_error_is_swallowed_unseen(source: Path) -> None:
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
     ]
-    assert len(wide) <= (source.name == "engine.py")
+    assert len(wide) <= (source.name in ("engine.py", "sampling.py"))
 
 
 def test_the_package_is_typed() -> None:

@@ -80,7 +80,7 @@ class _Counter(_Silent):
         elapsed = max(time.perf_counter() - self._began, 1e-9)
         amount = f"{_hours(self._seconds)} of audio, {self._seconds / elapsed:,.0f} x real time"
         left = self._seconds_left()
-        return amount + f", about {_clock(left * elapsed / self._seconds)} left" if left > 0 else amount
+        return amount + f", about {clock(left * elapsed / self._seconds)} left" if left > 0 else amount
 
     def _seconds_left(self) -> float:
         """Guess of the seconds of audio still to come; 0 as long as, or when, there is none."""
@@ -165,7 +165,7 @@ def closing_table(summary: Summary, model: Model, output: str) -> None:
     table.add_column(overflow="fold")
     amount = f"{summary.embedded} songs, {_hours(summary.audio_seconds)} of audio"
     if summary.embedded:
-        amount += f" in {_clock(summary.elapsed_seconds)}, {summary.times_real_time:,.0f} x real time"
+        amount += f" in {clock(summary.elapsed_seconds)}, {summary.times_real_time:,.0f} x real time"
     table.add_row("embedded", amount)
     if summary.unchanged:
         table.add_row("unchanged", f"{summary.unchanged} songs, embedded by an earlier run")
@@ -193,12 +193,12 @@ def failures(summary: Summary) -> None:
 def _list(console: Console, title: str, reasons: dict[str, str]) -> None:
     console.print(f"\n[bold]{title}[/bold]")
     for path, reason in list(reasons.items())[:SHOWN]:
-        console.print(f"  {escape(_printable(path))}: {escape(reason)}", soft_wrap=True)
+        console.print(f"  {escape(printable(path))}: {escape(reason)}", soft_wrap=True)
     if len(reasons) > SHOWN:
         console.print(f"  … and {len(reasons) - SHOWN} more, in the manifest")
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
     """A path on one line: control characters and bytes that are not UTF-8 escaped."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -212,7 +212,8 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A length of time, as hours:minutes:seconds or as few seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if seconds < 10:

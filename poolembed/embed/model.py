@@ -24,6 +24,7 @@ from poolembed.embed.device import (
 from poolembed.embed.engine import Engine, check_seconds, time_resolution
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError
+from poolembed.nn.model import SongModel
 
 AudioPath = str | os.PathLike[str]
 
@@ -52,17 +53,39 @@ def load(
         UsageError: there is no such device here.
     """
     bundle = load_bundle(name_or_path)
+    engine = build_engine(
+        bundle.network,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        on_halved=on_halved,
+    )
+    return Model(bundle, engine)
+
+
+def build_engine(
+    model: SongModel,
+    *,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_halved: Callable[[int], None] = lambda _: None,
+) -> Engine:
+    """An engine that runs a model in eval mode; the options are those of `load`.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
     where = choose_device(device)
-    network = bundle.network.for_inference(where, choose_precision(precision, where))
-    head = bundle.network.requires_grad_(False)
-    engine = Engine(
-        head,
-        network,
+    return Engine(
+        model.requires_grad_(False),
+        model.for_inference(where, choose_precision(precision, where)),
         batch_size=BATCH_SIZES[where.type] if batch_size is None else batch_size,
         workers=usable_cores() if workers is None else workers,
         on_halved=on_halved,
     )
-    return Model(bundle, engine)
 
 
 class Model:

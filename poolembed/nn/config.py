@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 Positive = Annotated[int, Meta(ge=1)]
-PoolingKind = Literal["mean", "max", "softmax", "autopool", "gem", "attention"]
+PoolingKind = Literal["mean", "max", "mean+max", "softmax", "autopool", "gem", "attention", "attentive-statistics"]
 
 
 class FrontendConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -20,7 +20,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, T, F)`` to ``(B, outputs, T', F')``, non-negative."""
-        return nn.functional.relu(self.norm(self.conv(x)), inplace=not self.training)
+        return nn.functional.relu(self.norm(self.conv(x)), inplace=True)
 
     def fold_norm_(self) -> None:
         """Merge the batch norm into the convolution, in place; the module must be in eval mode."""

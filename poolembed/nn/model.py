@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from itertools import accumulate
+from operator import mul
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from poolembed.nn.config import ModelConfig, PoolingConfig
+from poolembed.nn.config import ModelConfig, PoolingConfig, PoolingKind
 from poolembed.nn.encoder import Encoder
 from poolembed.nn.frontend import LogMel
 from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool, TemporalPool
+from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
 
 Features = list[Tensor]
-"""Per part, features ``(B, C_i, T_i)``; T_i divides the window's mel frames."""
+"""Per part, features ``(B, C_i, T_i)``; T_i divides the mel frames that they were made of."""
 
 State = list[tuple[Tensor, ...]]
 """Per part, the state of its pooling."""
@@ -39,22 +43,31 @@ class SongModel(nn.Module):
         self.frontend = LogMel(config.frontend, filterbank)
         self.mel_norm = nn.BatchNorm1d(n_mels, affine=False)
         self.encoder = Encoder(config.encoder, n_mels)
-        sizes = [config.encoder.frame_features]
-        pools: list[nn.Module] = [build_pool(config.pooling, config.encoder.frame_features)]
+        self.pools = nn.ModuleList()
+        self._reductions: list[int] = []
+        self._state_sizes: list[list[int]] = []
+        encoder = config.encoder
+        self._add_part(
+            build_pool(config.pooling, encoder.frame_features), encoder.frame_features, encoder.time_reduction
+        )
+        joined = self._pools[0].outputs * encoder.frame_features
         if config.mid_levels:
-            sizes += config.encoder.widths
-            pools += [MeanPool() for _ in config.encoder.widths]
+            for width, reduction in zip(encoder.widths, accumulate(encoder.time_strides, mul), strict=True):
+                self._add_part(MeanPool(), width, reduction)
+                joined += width
         if config.mel_statistics:
-            sizes.append(2 * n_mels)
-            pools.append(MeanPool())
-        self.pools = nn.ModuleList(pools)
-        self._state_sizes = [
-            [t.shape[-1] for t in pool.fold(torch.zeros(1, c, 1))] for pool, c in zip(self._pools, sizes, strict=True)
-        ]
-        self.norm = nn.BatchNorm1d(sum(sizes), affine=False)
-        self.project = nn.Linear(sum(sizes), config.embedding_size)
+            self._add_part(MeanPool(), 2 * n_mels, 1)
+            joined += 2 * n_mels
+        self.norm = nn.BatchNorm1d(joined, affine=False)
+        self.project = nn.Linear(joined, config.embedding_size)
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+
+    def _add_part(self, pool: TemporalPool[Any], channels: int, reduction: int) -> None:
+        """One more part: how it is pooled, its channels, and how many mel frames one of its features stands for."""
+        self.pools.append(pool)
+        self._reductions.append(reduction)
+        self._state_sizes.append([tensor.shape[-1] for tensor in pool.fold(torch.zeros(1, channels, 1))])
 
     @property
     def _pools(self) -> list[TemporalPool[Any]]:
@@ -68,7 +81,10 @@ class SongModel(nn.Module):
 
     def features(self, samples: Tensor) -> Features:
         """Features of windows ``(B, window_samples)``, one tensor per part."""
-        mel = self.frontend(samples)
+        return self.mel_features(self.frontend(samples))
+
+    def mel_features(self, mel: Tensor) -> Features:
+        """Features of windows of log-mel ``(B, F, n_mels)``, as the front end makes it; `features` from there on."""
         mel = self._normalised(mel)
         frames, levels = self.encoder(mel.to(self.dtype))
         parts = [frames]
@@ -79,25 +95,35 @@ class SongModel(nn.Module):
             parts.append(torch.cat([mel, mel.square()], dim=-1).transpose(1, 2))
         return parts
 
+    def clip_features(self, mel: Tensor) -> Features:
+        """Features of clips of W windows ``(B, W, F, n_mels)``, joined along time: ``(B, C_i, W * T_i)``.
+
+        Every window is encoded by itself, as when a song is embedded.
+        """
+        clips, windows = mel.shape[:2]
+        return [
+            part.reshape(clips, windows, *part.shape[1:]).transpose(1, 2).flatten(2)
+            for part in self.mel_features(mel.flatten(0, 1))
+        ]
+
     def _normalised(self, mel: Tensor) -> Tensor:
-        if self.training:
+        if self.mel_norm.training:
             return cast(Tensor, self.mel_norm(mel.transpose(1, 2))).transpose(1, 2)
         mean, variance = cast(Tensor, self.mel_norm.running_mean), cast(Tensor, self.mel_norm.running_var)
         return (mel - mean) * (variance + self.mel_norm.eps).rsqrt()
 
     def fold(self, features: Features, start: Tensor, stop: Tensor) -> State:
-        """State of mel frames ``[start, stop)`` of each window.
+        """State of mel frames ``[start, stop)`` of each window or clip.
 
         A feature belongs to the stretch that holds the first of the mel frames it stands for.
 
         Args:
-            features: of B windows, from `features`.
+            features: of B windows, from `features` or `mel_features`, or of B clips, from `clip_features`.
             start: ``(B,)`` integers.
             stop: ``(B,)`` integers; ``stop <= start`` gives the neutral state.
         """
         state = []
-        for pool, part in zip(self._pools, features, strict=True):
-            reduction = self.config.encoder.window_frames // part.shape[-1]
+        for pool, part, reduction in zip(self._pools, features, self._reductions, strict=True):
             first = torch.arange(part.shape[-1], device=part.device) * reduction
             mask = (first >= start.unsqueeze(1)) & (first < stop.unsqueeze(1))
             state.append(tuple(pool.fold(part, mask)))
@@ -105,20 +131,23 @@ class SongModel(nn.Module):
 
     def merge_rows(self, state: State) -> State:
         """Merge all rows of a state, which are consecutive windows of one song, into one row, pairwise in order."""
-        return [_merge_rows(pool, part) for pool, part in zip(self._pools, state, strict=True)]
+        return [pool_rows_merged(pool, part) for pool, part in zip(self._pools, state, strict=True)]
 
     def finalize(self, state: State) -> Tensor:
         """Embeddings ``(B, embedding_size)``, float32, unit length, of states of B songs.
 
+        Pools that were added behind the model's own have no part in it; nor has their state, then.
+
         Raises:
             ValueError: a row without any frame.
         """
-        parts = [pool.finalize(_typed(pool, part)) for pool, part in zip(self._pools, state, strict=True)]
+        parts = [pool.finalize(_typed(pool, part)) for pool, part in zip(self._pools, state, strict=False)]
         if self.config.mel_statistics:
             mean, mean_square = parts[-1].chunk(2, dim=-1)
             parts[-1] = torch.cat([mean, (mean_square - mean.square()).clamp_min(0).add(1e-6).sqrt()], dim=-1)
         joined = torch.cat(parts, dim=-1).to(self.project.weight.dtype)
-        return nn.functional.normalize(cast(Tensor, self.project(self.norm(joined))), dim=-1)
+        with torch.autocast(joined.device.type, enabled=False):
+            return nn.functional.normalize(cast(Tensor, self.project(self.norm(joined))), dim=-1)
 
     def forward(self, samples: Tensor, frames: Tensor) -> Tensor:
         """Embeddings of one-window songs: ``(B, window_samples)`` and ``(B,)`` counts of real mel frames."""
@@ -155,26 +184,25 @@ class SongModel(nn.Module):
 def build_pool(config: PoolingConfig, channels: int) -> TemporalPool[Any]:
     """The pooling layer that a config names, for frame features of so many channels."""
     scope = channels if config.scope == "channel" else None
-    match config.kind:
-        case "mean":
-            return MeanPool()
-        case "max":
-            return MaxPool()
-        case "softmax":
-            return SoftmaxPool()
-        case "autopool":
-            return AutoPool(scope, alpha=config.alpha, alpha_max=config.alpha_max, alpha_l2=config.alpha_l2)
-        case "gem":
-            return GeMPool(scope, p=config.p)
-        case "attention":
-            return AttentionPool(channels)
+    build: dict[PoolingKind, Callable[[], TemporalPool[Any]]] = {
+        "mean": MeanPool,
+        "max": MaxPool,
+        "mean+max": MeanMaxPool,
+        "softmax": SoftmaxPool,
+        "autopool": lambda: AutoPool(scope, alpha=config.alpha, alpha_max=config.alpha_max, alpha_l2=config.alpha_l2),
+        "gem": lambda: GeMPool(scope, p=config.p),
+        "attention": lambda: AttentionPool(channels),
+        "attentive-statistics": lambda: AttentiveStatisticsPool(channels),
+    }
+    return build[config.kind]()
 
 
 def _typed(pool: TemporalPool[Any], part: tuple[Tensor, ...]) -> Any:
     return pool.State(*part)
 
 
-def _merge_rows(pool: TemporalPool[Any], part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def pool_rows_merged(pool: TemporalPool[Any], part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Merge all rows of one pooling's state into one row, pairwise in order."""
     rows = part
     while rows[0].shape[0] > 1:
         even = rows[0].shape[0] // 2 * 2

@@ -17,7 +17,7 @@ References:
     AutoPool, CAP, RAP: McFee, Salamon, Bello, "Adaptive pooling operators for weakly labeled sound event detection",
     IEEE/ACM TASLP 26(11), 2018. GeM: Radenović, Tolias, Chum, "Fine-tuning CNN image retrieval with no human
     annotation", IEEE TPAMI 41(7), 2018. Attention: Ilse, Tomczak, Welling, "Attention-based deep multiple instance
-    learning", ICML 2018.
+    learning", ICML 2018. `poolembed.nn.statistics` has the layers that give two numbers a channel.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ from poolembed.nn.reduction import (
     count,
     frames,
     initial,
+    linear_scores,
     per_channel,
+    relative_weights,
     require_channels,
     require_frames,
+    share,
 )
 
 
@@ -69,7 +72,7 @@ class GeMState(NamedTuple):
     weight: Tensor
 
 
-S = TypeVar("S", MeanState, MaxState, WeightedState, GeMState)
+S = TypeVar("S", bound=tuple[Tensor, ...])
 
 
 class TemporalPool(nn.Module, ABC, Generic[S]):
@@ -79,7 +82,7 @@ class TemporalPool(nn.Module, ABC, Generic[S]):
         channels: None trains one parameter for all channels, C one per channel; layers without parameters ignore it.
 
     Shape:
-        - x: ``(B, C, T)``; mask: boolean ``(B, T)`` or None for all real; output: ``(B, C)``.
+        - x: ``(B, C, T)``; mask: boolean ``(B, T)`` or None for all real; output: ``(B, outputs * C)``.
 
     Raises:
         ValueError: shapes or mask dtype do not fit, or (in `finalize`) a row has no real frame.
@@ -87,6 +90,9 @@ class TemporalPool(nn.Module, ABC, Generic[S]):
 
     State: type[S]
     """The NamedTuple that `fold` returns."""
+
+    outputs: int = 1
+    """Numbers that come of one channel; of several, the first of all channels stand before the second."""
 
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
@@ -102,10 +108,10 @@ class TemporalPool(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def finalize(self, state: S) -> Tensor:
-        """Turn a state into the pooled ``(B, C)``."""
+        """Turn a state into the pooled ``(B, outputs * C)``."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Pool ``(B, C, T)`` to ``(B, C)``."""
+        """Pool ``(B, C, T)`` to ``(B, outputs * C)``."""
         return self.finalize(self.fold(x, mask))
 
     def penalty(self) -> Tensor:
@@ -179,26 +185,14 @@ class _WeightedPool(TemporalPool[WeightedState]):
     def fold(self, x: Tensor, mask: Tensor | None = None) -> WeightedState:
         x, real = frames(x, mask)
         with torch.autocast(x.device.type, enabled=False):
-            scores = self._scores(x)
-            if real is None:
-                peak = scores.detach().amax(-1, keepdim=True)
-                weights = self._decay(scores - peak)
-            else:
-                peak = (scores.detach() + real.log()).amax(-1, keepdim=True)
-                # A masked frame may score above the peak. Its weight is made finite first, then 0, so that there is no
-                # NaN in the gradient.
-                weights = self._decay((scores - peak).clamp_max(0)) * real
+            peak, weights = relative_weights(self._scores(x), real, self._decay)
             total = (x * weights).sum(-1)
-            return WeightedState(peak.squeeze(-1).expand_as(total), weights.sum(-1).expand_as(total), total)
+            return WeightedState(peak.expand_as(total), weights.sum(-1).expand_as(total), total)
 
     def merge(self, a: WeightedState, b: WeightedState) -> WeightedState:
         peak = torch.maximum(a.peak, b.peak)
-        share_a, share_b = self._share(a, peak), self._share(b, peak)
+        share_a, share_b = (share(each.peak, each.weight, peak, self._decay) for each in (a, b))
         return WeightedState(peak, a.weight * share_a + b.weight * share_b, a.total * share_a + b.total * share_b)
-
-    def _share(self, state: WeightedState, peak: Tensor) -> Tensor:
-        empty = state.weight == 0
-        return self._decay((state.peak - peak).masked_fill(empty, 0)).masked_fill(empty, 0)
 
     def finalize(self, state: WeightedState) -> Tensor:
         require_frames(state.weight != 0)
@@ -290,13 +284,13 @@ class AttentionPool(_WeightedPool):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.scorer = nn.Linear(channels, 1, bias=False)  # softmax would cancel a bias
+        # Softmax would cancel a bias. Nothing is drawn at random, so that later layers start alike with any pooling.
+        self.scorer = nn.Linear(channels, 1, bias=False, device="meta").to_empty(device="cpu")
         nn.init.zeros_(self.scorer.weight)
 
     def _scores(self, x: Tensor) -> Tensor:
         require_channels(self.channels, x)
-        # Not a matrix product: those round differently for different numbers of frames, and on CUDA to TF32.
-        return (x * self.scorer.weight.to(x.dtype).unsqueeze(-1)).sum(1, keepdim=True)
+        return linear_scores(x, self.scorer.weight)
 
     def _decay(self, gap: Tensor) -> Tensor:
         return gap.exp()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -63,3 +65,32 @@ def clamp_through(parameter: Tensor, low: float, high: float) -> Tensor:
     inside = (parameter >= low) & (parameter <= high)
     through = (parameter - parameter.detach()).nan_to_num()  # 0, with a gradient; inf - inf is no number
     return torch.where(inside, parameter, parameter.detach().clamp(low, high) + through)
+
+
+def relative_weights(scores: Tensor, real: Tensor | None, decay: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Highest score ``(B, C)`` of the real frames, detached, and each frame's weight ``decay(score - highest)``.
+
+    Args:
+        scores: ``(B, C, T)`` or ``(B, 1, T)``.
+        real: as `frames` gives it; masked frames get weight 0.
+        decay: weight in [0, 1] for a gap <= 0; dimension 1 of the gap is the channel.
+    """
+    if real is None:
+        peak = scores.detach().amax(-1, keepdim=True)
+        return peak.squeeze(-1), decay(scores - peak)
+    peak = (scores.detach() + real.log()).amax(-1, keepdim=True)
+    # A masked frame may score above the peak. Its weight is made finite first, then 0, so that there is no NaN in the
+    # gradient.
+    return peak.squeeze(-1), decay((scores - peak).clamp_max(0)) * real
+
+
+def share(peak: Tensor, weight: Tensor, highest: Tensor, decay: Callable[[Tensor], Tensor]) -> Tensor:
+    """By what weights relative to `peak` shrink when they become relative to `highest`; 0 where there are none."""
+    empty = weight == 0
+    return decay((peak - highest).masked_fill(empty, 0)).masked_fill(empty, 0)
+
+
+def linear_scores(x: Tensor, weight: Tensor) -> Tensor:
+    """One score ``(B, 1, T)`` a frame, under weights of any shape that has C elements."""
+    # Not a matrix product: those round differently for different numbers of frames, and on CUDA to TF32.
+    return (x * weight.to(x.dtype).reshape(-1, 1)).sum(1, keepdim=True)

@@ -9,7 +9,9 @@ relative to the largest frame, because a weighted average of frames of both sign
   for attention d is at most (C + 2)·u·sum|w|·max|x|, and |x_t - y| <= 2 max|x|;
 - GeM: (x / peak)^p has a relative error of p·u·|log(x / peak)| plus p·u from the quotient, and the p-th root divides
   both by p. What is left of the former is weighted by (x / peak)^p: less than u. The result is positive, so this is
-  relative to y itself.
+  relative to y itself;
+- standard deviation: distances from a mean that is off by d are as the mean's own error, and d itself adds d^2 to the
+  variance, at most d to its root; an error of the weights, relative, is halved by the root. Twice the mean's bound.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,10 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool, TemporalPool
+from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
 from tests.nn import reference
 from tests.nn.reference import Array
 
 Pool = TemporalPool[Any]
+P = TypeVar("P", AttentionPool, AttentiveStatisticsPool)
 
 quick = settings(deadline=None, max_examples=20)
 """For a property that is checked for each pooling in turn."""
@@ -74,12 +78,25 @@ def _gem(per_channel: bool, p: float) -> Callable[[int], Pool]:
     return build
 
 
-def attention(channels: int) -> AttentionPool:
-    """Attention with a scorer that is not the zero it starts with."""
-    pool = AttentionPool(channels)
+SCORED = (AttentionPool, AttentiveStatisticsPool)
+"""Poolings whose weights come of a scorer: they may favour small frames, and round as dot products do."""
+
+
+def _scored(pool: P) -> P:
+    """The pool with a scorer that is not the zero it starts with."""
     for i, parameter in enumerate(pool.parameters()):
         parameter.data = torch.linspace(-0.1, 0.2, parameter.numel()).view(parameter.shape) + 0.03 * (i + 1)
     return pool
+
+
+def attention(channels: int) -> AttentionPool:
+    """Attention with a scorer that is not the zero it starts with."""
+    return _scored(AttentionPool(channels))
+
+
+def statistics(channels: int) -> AttentiveStatisticsPool:
+    """Attentive statistics with a scorer that is not the zero it starts with."""
+    return _scored(AttentiveStatisticsPool(channels))
 
 
 def double(parameter: Tensor) -> Array:
@@ -91,6 +108,11 @@ def _attention_equation(pool: Pool, x: Array) -> Array:
     assert isinstance(pool, AttentionPool)
     bias = 0.0 if pool.scorer.bias is None else pool.scorer.bias.item()
     return reference.attention(x, double(pool.scorer.weight).reshape(-1), bias)
+
+
+def _statistics_equation(pool: Pool, x: Array) -> Array:
+    assert isinstance(pool, AttentiveStatisticsPool)
+    return reference.attentive_statistics(x, double(pool.scorer.weight).reshape(-1), pool.eps)
 
 
 def _auto_equation(pool: Pool, x: Array) -> Array:
@@ -119,7 +141,23 @@ CASES = [
     Case("gem-per-channel", _gem(True, 1.0), _gem_equation),
     Case("attention", attention, _attention_equation),
     Case("attention-zero", AttentionPool, lambda _, x: reference.mean(x)),
+    Case("mean+max", MeanMaxPool, lambda _, x: reference.mean_and_max(x)),
+    Case("attentive-statistics", statistics, _statistics_equation),
+    Case("attentive-statistics-zero", AttentiveStatisticsPool, _statistics_equation),
 ]
+
+
+def of_equal_frames(pool: Pool, x: Tensor) -> Tensor:
+    """What pooling must give, ``(B, outputs * C)``, where all frames of a channel are ``x (B, C)``."""
+    if isinstance(pool, AttentiveStatisticsPool):
+        return torch.cat([x, torch.full_like(x, pool.eps).sqrt()], dim=1)
+    return x.repeat(1, pool.outputs)
+
+
+def levels(pool: Pool, y: Tensor) -> Tensor:
+    """The numbers ``(B, C)``, or ``(B, outputs, C)``, of what was pooled that lie among the frames, as a mean does."""
+    channels = y.unflatten(1, (pool.outputs, -1))  # type: ignore[no-untyped-call]
+    return cast(Tensor, channels[:, :1] if isinstance(pool, AttentiveStatisticsPool) else channels)
 
 
 class InPieces(nn.Module):
@@ -156,9 +194,12 @@ def bound(pool: Pool, x: Tensor) -> float:
     """How far apart two float32 (for float64 `x`: float64) evaluations may lie; see the module's docstring."""
     unit, frames, largest = UNIT.get(x.dtype, 2.0**-24), x.shape[-1], float(x.abs().max())
     roundings = 10.0 + frames + 4 * math.log(frames)
-    if isinstance(pool, AttentionPool):
+    if isinstance(pool, SCORED):
         steepness = float(pool.scorer.weight.detach().abs().sum()) * largest
         roundings += 2 * (x.shape[1] + 2) * steepness
+    if isinstance(pool, AttentiveStatisticsPool):
+        roundings *= 2
+        largest = max(largest, pool.eps**0.5)
     if isinstance(pool, GeMPool):
         largest = max(largest, pool.eps)
     return unit * roundings * largest

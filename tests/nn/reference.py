@@ -1,7 +1,8 @@
 """The pooling equations as they are written in the papers, in plain float64 numpy, one song at a time.
 
-Every function takes ``x (C, T)``, T >= 1, and gives ``(C,)``. The only licence taken is what keeps the equations
-from overflowing and changes no value: the softmax subtracts its maximum, the power mean divides by it.
+Every function takes ``x (C, T)``, T >= 1, and gives ``(C,)`` unless it says otherwise. The only licence taken is what
+keeps the equations from overflowing and changes no value: the softmax subtracts its maximum, the power mean divides by
+it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,23 @@ def gem(x: Array, p: float | Array, eps: float) -> Array:
 
 def attention(x: Array, weight: Array, bias: float) -> Array:
     """``sum x·softmax(weight·x + bias)``: one score a frame, the same weights for every channel."""
-    scores = weight @ x + bias
+    weights = _softmax(weight @ x + bias)
+    return np.asarray((x * weights).sum(axis=-1))
+
+
+def mean_and_max(x: Array) -> Array:
+    """``[mean, maximum]``, ``(2 C,)``."""
+    return np.concatenate([mean(x), maximum(x)])
+
+
+def attentive_statistics(x: Array, weight: Array, eps: float) -> Array:
+    """``[mu, sigma]`` under the weights of `attention` (Okabe, Koshinaka, Shinoda 2018, equations 5 and 6)."""
+    weights = _softmax(weight @ x)
+    average = (x * weights).sum(axis=-1)
+    variance = ((x - average[:, None]) ** 2 * weights).sum(axis=-1)
+    return np.concatenate([average, np.sqrt(np.maximum(variance, eps))])
+
+
+def _softmax(scores: Array) -> Array:
     weights = np.exp(scores - scores.max())
-    return np.asarray((x * weights).sum(axis=-1) / weights.sum())
+    return np.asarray(weights / weights.sum())

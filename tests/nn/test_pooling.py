@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool
+from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
 from tests.nn import reference
 from tests.nn.poolings import (
     CASES,
+    SCORED,
     Case,
     alphas,
     assert_close,
@@ -22,9 +24,12 @@ from tests.nn.poolings import (
     bound,
     double,
     frames,
+    levels,
     noise,
+    of_equal_frames,
     powers,
     quick,
+    statistics,
     thorough,
 )
 
@@ -102,11 +107,49 @@ def test_zero_scorer_is_the_mean(x: Tensor) -> None:
     assert torch.equal(AttentionPool(x.shape[1])(x), MeanPool()(x)), "training starts at the mean"
 
 
+@thorough
+@given(frames())
+def test_mean_max_is_both(x: Tensor) -> None:
+    assert torch.equal(MeanMaxPool()(x), torch.cat([MeanPool()(x), MaxPool()(x)], dim=1))
+
+
+@thorough
+@given(frames())
+def test_zero_scorer_is_mean_and_standard_deviation(x: Tensor) -> None:
+    pool = AttentiveStatisticsPool(x.shape[1])
+    average, deviation = pool(x).chunk(2, dim=1)
+    assert torch.equal(average, MeanPool()(x))
+    expected = x.var(-1, correction=0).clamp_min(pool.eps).sqrt()
+    assert_close(deviation, expected, bound(pool, x))
+
+
+@thorough
+@given(frames())
+def test_the_mean_of_attentive_statistics_is_attention(x: Tensor) -> None:
+    pool, alone = statistics(x.shape[1]), attention(x.shape[1])
+    assert torch.equal(pool(x).chunk(2, dim=1)[0], alone(x))
+
+
+@thorough
+@given(frames(), st.floats(-50, 50, width=32), st.floats(0.125, 8, width=32))
+def test_deviation_is_blind_to_a_shift_and_grows_with_a_scale(x: Tensor, shift: float, scale: float) -> None:
+    pool = AttentiveStatisticsPool(x.shape[1], eps=1e-30)
+    deviation, moved = pool(x).chunk(2, dim=1)[1], pool(x * scale + shift).chunk(2, dim=1)[1]
+    assert_close(moved, deviation * scale, 4 * bound(pool, x.abs() * scale + abs(shift)) + 1e-15)
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, math.inf, math.nan])
+def test_least_variance_out_of_range_is_refused(eps: float) -> None:
+    with pytest.raises(ValueError, match="eps"):
+        AttentiveStatisticsPool(3, eps=eps)
+
+
 @every_case
 @quick
 @given(x=frames(low=2.0**-16, max_time=1))
 def test_one_frame_is_itself_exactly(case: Case, x: Tensor) -> None:
-    assert torch.equal(case.build(x.shape[1])(x), x.squeeze(-1))
+    pool = case.build(x.shape[1])
+    assert torch.equal(pool(x), of_equal_frames(pool, x.squeeze(-1)))
 
 
 @every_case
@@ -115,7 +158,7 @@ def test_one_frame_is_itself_exactly(case: Case, x: Tensor) -> None:
 def test_constant_is_itself(case: Case, x: Tensor, times: int) -> None:
     repeated = x.expand(-1, -1, times)
     pool = case.build(x.shape[1])
-    assert_close(pool(repeated), x.squeeze(-1), bound(pool, repeated))
+    assert_close(pool(repeated), of_equal_frames(pool, x.squeeze(-1)), bound(pool, repeated))
 
 
 # --- the written equation -----------------------------------------------------------------------------------------
@@ -195,6 +238,7 @@ def test_state_and_output_dtype(case: Case, dtype: torch.dtype) -> None:
     for given_mask in (None, mask):
         state = pool.fold(x, given_mask)
         assert pool(x, given_mask).dtype == wide
+        assert pool(x, given_mask).shape == (2, 3 * pool.outputs)
         assert {(tensor.dtype, tensor.shape) for tensor in state} == {(wide, (2, 3))}
         assert {(tensor.dtype, tensor.shape) for tensor in pool.merge(state, state)} == {(wide, (2, 3))}
 
@@ -231,11 +275,12 @@ def test_permutation_of_the_frames_changes_nothing(case: Case, x: Tensor, data: 
 @given(x=frames(low=2.0**-16))
 def test_between_the_smallest_and_the_largest_frame(case: Case, x: Tensor) -> None:
     pool = case.build(x.shape[1])
-    y, slack = pool(x), bound(pool, x)
-    assert bool((y <= x.amax(-1) + slack).all())
-    assert bool((y >= x.amin(-1) - slack).all())
-    if "attention" not in case.name:  # weights that grow with the frames: never below the mean
-        assert bool((y >= x.mean(-1) - slack).all())
+    y, slack = levels(pool, pool(x)), bound(pool, x)
+    low, middle, high = (each.unsqueeze(1) for each in (x.amin(-1), x.mean(-1), x.amax(-1)))
+    assert bool((y <= high + slack).all())
+    assert bool((y >= low - slack).all())
+    if not isinstance(pool, SCORED):  # weights that grow with the frames: never below the mean
+        assert bool((y >= middle - slack).all())
 
 
 @thorough

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool
-from tests.nn.poolings import Pool, assert_close, attention, noise
+from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
+from tests.nn.poolings import SCORED, Pool, assert_close, attention, levels, noise, statistics
 
 
 def auto(alpha: float) -> Callable[[], Pool]:
@@ -32,6 +33,9 @@ POOLS: dict[str, Callable[[], Pool]] = {
     "gem-scalar": lambda: GeMPool(p=1e6),
     "attention": lambda: attention(2),
     "attention-zero": lambda: AttentionPool(2),
+    "mean+max": MeanMaxPool,
+    "attentive-statistics": lambda: statistics(2),
+    "attentive-statistics-zero": lambda: AttentiveStatisticsPool(2),
 }
 
 every_pool = pytest.mark.parametrize("name", POOLS)
@@ -84,11 +88,15 @@ def test_values_and_gradients_are_finite(name: str, dtype: torch.dtype) -> None:
         y = pool(x)
         assert_finite([y.detach(), *gradients(pool, y, x)], f"{kind}, whole")
         wide = x.detach().to(y.dtype)
-        low, high = wide.amin(-1), wide.amax(-1)
+        low, high = wide.amin(-1, keepdim=True).transpose(1, 2), wide.amax(-1, keepdim=True).transpose(1, 2)
         if isinstance(pool, GeMPool):
             low, high = low.clamp_min(pool.eps), high.clamp_min(pool.eps)
         slack = 1e-5 * torch.maximum(low.abs(), high.abs())
-        assert bool(((y >= low - slack) & (y <= high + slack)).all()), f"{kind}: {y} outside [{low}, {high}]"
+        among = levels(pool, y)
+        assert bool(((among >= low - slack) & (among <= high + slack)).all()), f"{kind}: {y} outside [{low}, {high}]"
+        if isinstance(pool, AttentiveStatisticsPool):
+            widest = ((high - low) / 2).clamp_min(pool.eps**0.5)
+            assert bool((y.chunk(2, dim=1)[1].unsqueeze(1) <= widest + slack).all()), f"{kind}: {y}"
 
 
 @every_pool
@@ -124,10 +132,11 @@ def test_a_very_long_song(name: str, dtype: torch.dtype, scale: float) -> None:
     x = noise(1, 2, 100_000, scale=scale).clamp(-6e4, 6e4).to(dtype).requires_grad_()
     y = pool(x)
     assert_finite([y.detach(), *gradients(pool, y, x)], name)
-    high = x.detach().float().amax(-1)
-    assert bool((y <= high * (1 + 1e-5)).all())
-    if name != "attention":  # whose weights may favour small frames
-        assert bool((y >= x.detach().double().mean(-1) - 1e-5 * high).all())
+    high = x.detach().float().amax(-1).unsqueeze(1)
+    among = levels(pool, y)
+    assert bool((among <= high * (1 + 1e-5)).all())
+    if not isinstance(pool, SCORED) or "zero" in name:
+        assert bool((among >= x.detach().double().mean(-1).unsqueeze(1) - 1e-5 * high).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool
-from tests.nn.poolings import CASES, Case, InPieces, Whole, assert_close, noise
+from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
+from tests.nn.poolings import CASES, SCORED, Case, InPieces, Whole, assert_close, noise
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -18,11 +19,11 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_parameter_shapes() -> None:
     assert AutoPool().alpha.shape == GeMPool().p.shape == ()
     assert AutoPool(5).alpha.shape == GeMPool(5).p.shape == (5,)
-    assert AttentionPool(5).scorer.weight.numel() == 5
+    assert AttentionPool(5).scorer.weight.numel() == AttentiveStatisticsPool(5).scorer.weight.numel() == 5
     assert sum(parameter.numel() for parameter in AttentionPool(5).parameters()) in (5, 6), "one score a frame"
-    for bare in (MeanPool(), MaxPool(), SoftmaxPool(), MeanPool(5), MaxPool(5), SoftmaxPool(5)):
+    for bare in (MeanPool(), MaxPool(), SoftmaxPool(), MeanMaxPool(), MeanPool(5), MaxPool(5), SoftmaxPool(5)):
         assert list(bare.parameters()) == []
-    for pool in (AutoPool(5), GeMPool(5), AttentionPool(5)):
+    for pool in (AutoPool(5), GeMPool(5), AttentionPool(5), AttentiveStatisticsPool(5)):
         assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in pool.parameters())
 
 
@@ -162,7 +163,7 @@ def test_penalty_is_lambda_times_the_squared_norm(channels: int | None) -> None:
 @every_case
 def test_state_dict_round_trip(case: Case) -> None:
     pool = case.build(3)
-    if isinstance(pool, AttentionPool):
+    if isinstance(pool, SCORED):
         nn.init.normal_(pool.scorer.weight, generator=torch.Generator().manual_seed(5))
     buffer = io.BytesIO()
     torch.save(pool.state_dict(), buffer)
