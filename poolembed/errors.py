@@ -4,6 +4,9 @@
     ├── UsageError              options that contradict each other or mean nothing
     ├── BundleError             a model on disk that cannot be used
     │   └── BundleNotFoundError no bundle of that name or path
+    ├── LabelsError             a folder or table of labelled clips that cannot be used
+    ├── TrainingError           a training run that cannot go on
+    ├── VectorsError            vectors on disk that cannot be read, or do not belong to the clips
     ├── AudioError              one audio file that cannot be embedded; the others are unaffected
     ├── OutputError             an output directory that cannot be written or does not match the run
     ├── NothingFoundError       no audio file where the user pointed
@@ -44,6 +47,18 @@ class BundleError(PoolembedError):
 
 class BundleNotFoundError(BundleError):
     """No bundle of that name or path; the message lists the names there are."""
+
+
+class LabelsError(PoolembedError):
+    """A folder or table of labelled clips that cannot be read or divided; the message names the line, or the labels."""
+
+
+class TrainingError(PoolembedError):
+    """A training run that cannot go on, or cannot start."""
+
+
+class VectorsError(PoolembedError):
+    """Vectors on disk that cannot be read, are no vectors, or do not belong to the clips at hand."""
 
 
 class AudioError(PoolembedError):
