@@ -16,10 +16,13 @@ from poolembed.errors import (
     BundleError,
     BundleNotFoundError,
     FilesFailedError,
+    LabelsError,
     NothingFoundError,
     OutputError,
     PoolembedError,
+    TrainingError,
     UsageError,
+    VectorsError,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ __all__ = [
     "BundleNotFoundError",
     "FilesFailedError",
     "GeMPool",
+    "LabelsError",
     "MaxPool",
     "MeanMaxPool",
     "MeanPool",
@@ -62,7 +66,9 @@ __all__ = [
     "PoolembedError",
     "SoftmaxPool",
     "TemporalPool",
+    "TrainingError",
     "UsageError",
+    "VectorsError",
     "load",
 ]
 

@@ -22,10 +22,13 @@ ERRORS = [
     "BundleError",
     "BundleNotFoundError",
     "FilesFailedError",
+    "LabelsError",
     "NothingFoundError",
     "OutputError",
     "PoolembedError",
+    "TrainingError",
     "UsageError",
+    "VectorsError",
 ]
 
 

@@ -48,6 +48,7 @@ class Labelled:
         multi_label: per label column, whether some clip has several labels in it.
         dropped: what is not among the clips, by key, and why.
         notes: what a person should know before trusting the result, a sentence each.
+        lost: keys of what was dropped because its audio is not there or cannot be decoded.
     """
 
     clips: list[Clip]
@@ -56,15 +57,16 @@ class Labelled:
     multi_label: dict[str, bool]
     dropped: dict[str, str]
     notes: list[str]
+    lost: frozenset[str] = frozenset()
 
     def without(self, reasons: Mapping[str, str]) -> Labelled:
-        """The same without some clips, such as those that could not be decoded.
+        """The same without some clips, those that could not be decoded.
 
         Args:
             reasons: by key, why it is dropped.
         """
         clips = [clip for clip in self.clips if clip.key not in reasons]
-        return replace(self, clips=clips, dropped={**self.dropped, **reasons})
+        return replace(self, clips=clips, dropped={**self.dropped, **reasons}, lost=self.lost.union(reasons))
 
 
 def missing_labels(clips: Iterable[Clip], column: str) -> str | None:

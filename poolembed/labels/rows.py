@@ -61,7 +61,8 @@ def read_rows(source: str, columns: Sequence[str], need_labels: bool, need_audio
             "labels go in one cell, split by ;"
         )
     multi_label = {column: any(len(clip.labels[column]) > 1 for clip in clips) for column in columns}
-    return Labelled(clips, source, tuple(columns), multi_label, dropped, notes)
+    lost = frozenset(key for key, reason in dropped.items() if reason == _MISSING)
+    return Labelled(clips, source, tuple(columns), multi_label, dropped, notes, lost)
 
 
 def _clip(row: Row, source: str, folder: str, columns: Sequence[str]) -> Clip:

@@ -1,0 +1,241 @@
+"""A whole evaluation: clips embedded, floors on the same clips, everything scored on the same folds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolembed.bundle import load_bundle
+from poolembed.embed.model import build_engine
+from poolembed.errors import AudioError, VectorsError
+from poolembed.evaluate.clips import ClipVectors, embed_clips
+from poolembed.evaluate.floors import mel_statistics, untrained
+from poolembed.evaluate.scores import Scores, score
+from poolembed.evaluate.task import Task, make_task
+from poolembed.labels import Clip, Labelled
+from poolembed.nn.frontend import LogMel
+from poolembed.nn.model import SongModel
+from poolembed.vectors import Vectors, match
+
+Kind = Literal["model", "vectors", "untrained", "mel"]
+
+SEED = 0
+"""Of folds, bootstrap and untrained weights: an evaluation repeats to the last digit."""
+
+MEL, UNTRAINED = "mel mean+std", "untrained"
+
+_SHOWN = 5
+
+
+class Watcher(Protocol):
+    """Told how an evaluation goes."""
+
+    def stage(self, what: str, steps: int) -> None:
+        """Something of so many steps begins."""
+
+    def step(self) -> None:
+        """One step of it is done."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that turns clips into vectors, and how good they are.
+
+    Attributes:
+        name: of the model or file, or of the floor.
+        kind: what it is; the last two are floors.
+        size: numbers in a vector.
+        scores: of its vectors.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What became of an evaluation.
+
+    Attributes:
+        source: the folder or table of labels, as given.
+        clips: how many were scored.
+        task: what was to be told apart.
+        systems: what was asked about, then the floors.
+        failures: by key, clips that could not be read, and why.
+        dropped: by key, clips that the labels leave out, and why.
+        notes: what a person should know before trusting the scores, a sentence each.
+    """
+
+    source: str
+    clips: int
+    task: Task
+    systems: list[System]
+    failures: dict[str, str]
+    dropped: dict[str, str]
+    notes: list[str]
+
+    def as_dict(self, *, per_class: bool) -> dict[str, Any]:
+        """For JSON."""
+        task = self.task
+        systems = []
+        for system in self.systems:
+            scores = asdict(system.scores)
+            classes, notes = scores.pop("per_class"), scores.pop("notes")
+            named = {"name": system.name, "kind": system.kind, "embedding_size": system.size}
+            systems.append({**named, **scores, **({"per_class": classes} if per_class else {}), "notes": notes})
+        return {
+            "source": self.source,
+            "column": task.column,
+            "multi_label": task.multi_label,
+            "labels": task.labels,
+            "clips": self.clips,
+            "groups": task.group_count,
+            "folds": {"column": task.given, "names": task.fold_names, "clips": np.bincount(task.folds).tolist()},
+            "systems": systems,
+            "failures": [{"key": key, "reason": reason} for key, reason in self.failures.items()],
+            "dropped": [{"key": key, "reason": reason} for key, reason in self.dropped.items()],
+            "notes": self.notes,
+        }
+
+
+def evaluate_model(
+    name_or_path: str | os.PathLike[str], labelled: Labelled, watcher: Watcher, *, column: str, folds: str | None
+) -> Evaluation:
+    """Score a model on labelled clips, beside two floors on the same clips.
+
+    Args:
+        name_or_path: of the bundle.
+        labelled: the clips, read with the columns that `poolembed.evaluate.task.label_columns` names.
+        watcher: told how it goes.
+        column: the labels to tell apart.
+        folds: the column that names the folds; None has them made.
+
+    Raises:
+        BundleError: there is no such model.
+        AudioError: no clip could be embedded.
+        LabelsError: the labels or folds cannot be scored.
+    """
+    labelled = _with_labels(labelled, column)
+    _task(labelled, None, column, folds)  # what is wrong with the labels is said before the long work
+    bundle = load_bundle(name_or_path)
+    name = bundle.config.name
+    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", watcher)
+    if not embedded.rows:
+        key, reason = next(iter(embedded.failures.items()))
+        raise AudioError(f"none of {len(labelled.clips)} clips could be embedded; {key}: {reason}")
+    scored = labelled.without(embedded.failures)
+    task = _task(scored, embedded.matrix, column, folds)
+    fresh = untrained(bundle.network, scored.clips, embedded.seconds, seed=SEED)
+    floors = {
+        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", watcher),
+        MEL: _mel(bundle.network.frontend, scored.clips, watcher),
+    }
+    systems, notes = _score((name, "model", embedded.matrix), floors, task, watcher)
+    notes = [*labelled.notes, *task.notes, *notes, *(f"{key}: {note}" for key, note in embedded.notes.items())]
+    return Evaluation(
+        labelled.source, len(scored.clips), task, systems, embedded.failures, dict(labelled.dropped), notes
+    )
+
+
+def evaluate_vectors(
+    vectors: Vectors, labelled: Labelled, watcher: Watcher, *, column: str, folds: str | None
+) -> Evaluation:
+    """Score vectors of any system on labelled clips, beside statistics of the mel bands where the audio is at hand.
+
+    Args:
+        vectors: with one for each clip at least.
+        labelled: as for `evaluate_model`.
+        watcher: told how it goes.
+        column: the labels to tell apart.
+        folds: the column that names the folds; None has them made.
+
+    Raises:
+        VectorsError: clips without a vector, or that cannot be matched.
+        LabelsError: the labels or folds cannot be scored.
+    """
+    labelled = _with_labels(labelled, column)
+    rows = match(vectors, [clip.key for clip in labelled.clips])
+    without = [clip.key for clip, row in zip(labelled.clips, rows, strict=True) if row is None]
+    if without:
+        raise VectorsError(
+            f"{len(without)} of {len(rows)} clips of {labelled.source} have no vector in {vectors.source}: "
+            f"{_some(without)}; its paths are {_some(vectors.keys)}",
+            hint="embed these clips too, or take their rows out of the table; a path in the one has to be the end of "
+            "that in the other",
+        )
+    matrix = vectors.matrix[[row for row in rows if row is not None]]
+    task = _task(labelled, matrix, column, folds)
+    floors = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, watcher)}
+    name = os.path.basename(os.path.normpath(vectors.source))  # noqa: PTH119
+    systems, notes = _score((name, "vectors", matrix), floors, task, watcher)
+    if len(rows) < len(vectors.keys):
+        notes.append(f"{len(vectors.keys) - len(rows)} vectors belong to no clip of {labelled.source}")
+    notes.append(f"no floor {UNTRAINED}: of vectors alone, the architecture is not known")
+    notes = [*labelled.notes, *task.notes, *notes]
+    return Evaluation(labelled.source, len(rows), task, systems, {}, dict(labelled.dropped), notes)
+
+
+def _score(
+    first: tuple[str, Literal["model", "vectors"], NDArray[np.float32]],
+    floors: dict[str, ClipVectors],
+    task: Task,
+    watcher: Watcher,
+) -> tuple[list[System], list[str]]:
+    """Score what was asked about, and those floors that have a vector of every clip; and notes."""
+    todo: list[tuple[str, Kind, NDArray[np.float32]]] = [first]
+    notes = []
+    for name, floor in floors.items():
+        if floor.failures:
+            key, reason = next(iter(floor.failures.items()))
+            clips = f"{len(floor.failures)} of {len(task.true)} clips cannot be read"
+            notes.append(f"no floor {name}: {clips}, such as {key}: {reason}")
+        else:
+            todo.append((name, "untrained" if name == UNTRAINED else "mel", floor.matrix))
+    watcher.stage("scoring", len(todo))
+    systems = []
+    for name, kind, matrix in todo:
+        scores = score(matrix, task, seed=SEED)
+        systems.append(System(name, kind, matrix.shape[1], scores))
+        notes += [f"{name}: {note}" for note in scores.notes]
+        watcher.step()
+    return systems, notes
+
+
+def _task(labelled: Labelled, matrix: NDArray[np.float32] | None, column: str, folds: str | None) -> Task:
+    """The task; clips of equal vectors are taken for copies."""
+    content = None
+    if matrix is not None:
+        content = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in matrix]
+        if len(set(content)) == 1:
+            raise VectorsError(
+                f"the vectors of all {len(content)} clips are the same", hint="was the same file embedded?"
+            )
+    multi_label = labelled.multi_label[column]
+    return make_task(labelled.clips, content, column=column, multi_label=multi_label, folds=folds, seed=SEED)
+
+
+def _embed(network: SongModel, clips: Sequence[Clip], what: str, watcher: Watcher) -> ClipVectors:
+    watcher.stage(what, len(clips))
+    return embed_clips(build_engine(network), clips, watcher.step)
+
+
+def _mel(frontend: LogMel, clips: Sequence[Clip], watcher: Watcher) -> ClipVectors:
+    watcher.stage(f"describing by {MEL}", len(clips))
+    return mel_statistics(clips, frontend, watcher.step)
+
+
+def _with_labels(labelled: Labelled, column: str) -> Labelled:
+    """Without clips that have no label in the column."""
+    return labelled.without({clip.key: "no label" for clip in labelled.clips if not clip.labels[column]})
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
