@@ -15,8 +15,15 @@ import typer
 from poolembed import __version__
 from poolembed.cli.embed import HELP as EMBED_HELP
 from poolembed.cli.embed import embed
+from poolembed.cli.evaluate import HELP as EVALUATE_HELP
+from poolembed.cli.evaluate import evaluate
+from poolembed.cli.grouped import GroupedCommand
 from poolembed.cli.models import HELP as MODELS_HELP
 from poolembed.cli.models import models
+from poolembed.cli.predict import HELP as PREDICT_HELP
+from poolembed.cli.predict import predict
+from poolembed.cli.train import HELP as TRAIN_HELP
+from poolembed.cli.train import train
 from poolembed.errors import PoolembedError, UsageError
 
 HELP = """\
@@ -28,6 +35,10 @@ Examples:
   poolembed embed ~/Music -o all --format matrix   one (N, D) array and a manifest
   find . -name '*.flac' | poolembed embed - -o -   paths in, JSON Lines out
   poolembed models                                 the models at hand
+  poolembed train clips/ -o mymodel                a model of your own, from clips/<label>/**
+  poolembed evaluate mymodel labels.csv            is it any good?
+  poolembed predict song.mp3 --model mymodel       its labels, with probabilities
+  poolembed compare labels.csv -o study            every pooling, side by side
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files failed, 130 interrupted.
 """
@@ -41,7 +52,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(help=EMBED_HELP)(embed)
+app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=MODELS_HELP)(models)
+app.command(help=PREDICT_HELP)(predict)
+app.command(help=TRAIN_HELP, cls=GroupedCommand)(train)
 
 
 def _version(wanted: bool) -> None:

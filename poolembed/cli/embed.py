@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import PoolembedError, UsageError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from poolembed.embed.model import Model
     from poolembed.embed.outputs import JsonLinesStream, OutputDirectory
     from poolembed.embed.run import Summary
@@ -110,7 +105,7 @@ def embed(
         on_halved=lambda size: typer.echo(f"out of device memory: going on with {size} windows at a time", err=True),
     )
     with (
-        _stop_on_signal(quiet) as stop,
+        stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
         _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
         report.watching(quiet) as watcher,
     ):
@@ -171,34 +166,6 @@ def _open(
         return JsonLinesStream(sys.stdout.buffer, dtype=dtype, timestamps=timestamps is not None)
     identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
     return open_output(output, format=format, dtype=dtype, timestamps=timestamps, model=identity, overwrite=overwrite)
-
-
-class _Stop(threading.Event):
-    """Set by the first SIGINT or SIGTERM, which it remembers."""
-
-    signal: int = 0
-
-
-@contextmanager
-def _stop_on_signal(quiet: bool) -> Iterator[_Stop]:
-    """The first Ctrl-C finishes the songs in hand; a second one ends at once."""
-    stop = _Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal:
-            raise KeyboardInterrupt
-        stop.signal = number
-        stop.set()
-        if not quiet:
-            os.write(2, b"\nfinishing the songs in hand; once more to stop at once\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            # Once stopped, the process is about to end, and one more Ctrl-C has nothing left to interrupt but that.
-            signal.signal(number, signal.SIG_IGN if stop.signal else handler)
 
 
 def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:

@@ -60,7 +60,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, an object per song.")] = False,
 ) -> None:
     """Label songs: what a model that was trained on labelled clips hears in them, with probabilities."""
-    from poolembed.cli.report import printable
+    from poolembed.text import printable
     from poolembed.embed.run import find_songs
     from poolembed.embed.song import Failed
     from poolembed.predict import load_predictor
@@ -97,7 +97,7 @@ def predict(
 
 
 def _as_lines(path: str, song: Prediction, heads: Sequence[HeadConfig], count: int, threshold: float) -> str:
-    from poolembed.cli.report import printable
+    from poolembed.text import printable
     from poolembed.predict import top
 
     lines = []

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from poolembed.embed.song import Embedded
+from poolembed.text import printable
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
@@ -196,12 +197,6 @@ def _list(console: Console, title: str, reasons: dict[str, str]) -> None:
         console.print(f"  {escape(printable(path))}: {escape(reason)}", soft_wrap=True)
     if len(reasons) > SHOWN:
         console.print(f"  … and {len(reasons) - SHOWN} more, in the manifest")
-
-
-def printable(path: str) -> str:
-    """A path on one line: control characters and bytes that are not UTF-8 escaped."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _suffix(song: Job) -> str:

@@ -14,7 +14,22 @@ import poolembed
 from poolembed.cli import app
 from tests.cli.conftest import Cli
 
-HEAVY = {"torch", "numpy", "librosa", "numba", "scipy", "soundfile", "av", "soxr", "safetensors", "msgspec", "pyarrow"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "librosa",
+    "numba",
+    "scipy",
+    "soundfile",
+    "av",
+    "soxr",
+    "safetensors",
+    "msgspec",
+    "pyarrow",
+    "matplotlib",
+    "sklearn",
+    "tomli_w",
+}
 DRAWING = {"rich.progress", "rich.table", "rich.console", "rich.markdown"}
 
 
@@ -39,7 +54,9 @@ def loaded_by(*arguments: str, **variables: str) -> tuple[set[str], str]:
     return set(json.loads(done.stderr.partition("MODULES")[2])), done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["embed", "--help"], ["models", "-h"], ["--version"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["embed", "--help"], ["models", "-h"], ["train", "-h"], ["--version"], []]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     modules, out = loaded_by(*arguments)
     assert "typer" in modules

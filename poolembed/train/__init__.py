@@ -1,0 +1,1 @@
+"""Training: labelled clips in, a bundle with its own pooling out."""

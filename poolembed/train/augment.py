@@ -1,0 +1,169 @@
+"""Augmentation of log-mel crops, on whatever device they are.
+
+All random numbers are drawn on the CPU by a generator of the seed and the step, so that a run can resume and a GPU
+augments as the CPU does. At strength 0 each function returns its input untouched. What comes after a clip's end stays
+silent: at the floor, log of `FrontendConfig.log_floor`, which is what silence has in every band.
+
+Crops are ``(R, W, F, n_mels)``: W windows of F frames, one after the other in time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from poolembed.train.config import AugmentConfig
+from poolembed.train.sampling import generator
+
+_DB = math.log(10) / 10  # nats of power
+
+
+def augment(
+    mel: Tensor, frames: Tensor, config: AugmentConfig, *, seed: int, step: int, log_floor: float, rank: int = 0
+) -> Tensor:
+    """Resized crop, gain, and masks of time and bands, each row its own.
+
+    Args:
+        mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
+        frames: ``(R,)`` frames before the padding.
+        config: strengths.
+        seed: of the run.
+        step: its number.
+        log_floor: smallest mel power told apart.
+        rank: number of the process, where several share a step.
+    """
+    rows = len(mel)
+    random = generator(seed, "augment", step, rank)
+    # Drawn whether they are needed or not: switching one augmentation off leaves the others as they were.
+    crop, gain, mask = (torch.from_numpy(random.random((rows, 4))).float().to(mel.device) for _ in range(3))
+    mel = resized_crop(mel, frames, config.resized_crop, crop, log_floor)
+    mel = change_gain(mel, config.gain_db * (2 * gain[:, 0] - 1), log_floor) if config.gain_db else mel
+    return mask_stretches(mel, frames, config.time_mask, config.band_mask, mask)
+
+
+def change_gain(mel: Tensor, gain_db: Tensor, log_floor: float) -> Tensor:
+    """Change the level by ``(R,)`` dB: the log-mel of the waveform times ``10 ** (dB / 20)``.
+
+    What is at the floor stays there, for how far below it is cannot be known: digital silence stays silent.
+    """
+    floor = math.log(log_floor)
+    louder = (mel + (_DB * gain_db).reshape(-1, 1, 1, 1)).clamp_min(floor)
+    return torch.where(mel > floor + 1e-4, louder, mel)
+
+
+def mask_stretches(mel: Tensor, frames: Tensor, time_mask: float, band_mask: float, drawn: Tensor) -> Tensor:
+    """Set one stretch of time and one of bands to the clip's mean (SpecAugment, Park et al. 2019).
+
+    Args:
+        mel: ``(R, W, F, n_mels)``.
+        frames: ``(R,)``.
+        time_mask: longest stretch, as a share of the clip's frames in the crop.
+        band_mask: most bands, as a share.
+        drawn: ``(R, 4)`` in [0, 1): lengths and places of the two.
+    """
+    if not time_mask and not band_mask:
+        return mel
+    rows, windows, length, bands = mel.shape
+    time = torch.arange(windows * length, device=mel.device).reshape(1, -1, 1)
+    band = torch.arange(bands, device=mel.device).reshape(1, 1, -1)
+    total = frames.reshape(-1, 1, 1)
+    flat = mel.reshape(rows, -1, bands)
+    real = time < total
+    mean = (flat * real).sum((1, 2), keepdim=True) / (total * bands).clamp_min(1)
+    places = drawn.reshape(rows, 4, 1, 1).unbind(1)
+    masked = _inside(time, total, time_mask, *places[:2]) | _inside(band, bands, band_mask, *places[2:])
+    return torch.where(masked & real, mean, flat).reshape(mel.shape)
+
+
+def _inside(index: Tensor, total: Tensor | int, share: float, length: Tensor, place: Tensor) -> Tensor:
+    """Whether an index lies in a stretch of up to a share of the total, somewhere in it."""
+    most = torch.as_tensor(share * total).floor()
+    size = (length * (most + 1)).floor()
+    start = (place * (total - size + 1)).floor()
+    return (index >= start) & (index < start + size)
+
+
+def resized_crop(mel: Tensor, frames: Tensor, strength: float, drawn: Tensor, log_floor: float) -> Tensor:
+    """Stretch or shrink time and bands, by up to `strength` either way (random resized crop, Niizumi et al. 2021).
+
+    A stretch of ``1 - strength`` to ``1 + strength`` times the clip's length is resampled, bilinearly, to the clip's
+    length, and so with the bands. It lies within the clip if it is shorter; if it is longer the clip lies within it,
+    with silence around.
+
+    Args:
+        mel: ``(R, W, F, n_mels)``.
+        frames: ``(R,)``.
+        strength: largest change.
+        drawn: ``(R, 4)`` in [0, 1): lengths and places along time and bands.
+        log_floor: smallest mel power told apart.
+    """
+    if not strength:
+        return mel
+    floor = math.log(log_floor)
+    rows, windows, length, bands = mel.shape
+    total = windows * length
+    size = frames.to(mel.dtype).unsqueeze(1)
+    time = torch.arange(total, device=mel.device, dtype=mel.dtype).unsqueeze(0)
+    band = torch.arange(bands, device=mel.device, dtype=mel.dtype).unsqueeze(0)
+    real = time < size
+    grid = mel.new_empty(rows, total, bands, 2)
+    # In the grid's units the picture reaches from -1 to 1, from its first pixel's edge to its last one's.
+    grid[..., 0] = (2 * _source(band, float(bands), strength, drawn[:, 2:]) / bands - 1).unsqueeze(1)
+    grid[..., 1] = (2 * _source(time, size, strength, drawn[:, :2]) / total - 1).unsqueeze(2)
+    above = (mel.reshape(rows, 1, total, bands) - floor) * real.reshape(rows, 1, total, 1)
+    moved = functional.grid_sample(above, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (moved * real.reshape(rows, 1, total, 1) + floor).reshape(mel.shape)
+
+
+def _source(index: Tensor, size: Tensor | float, strength: float, drawn: Tensor) -> Tensor:
+    """Where along an axis what is to stand at an index comes from; the pixel at index i reaches from i to i + 1."""
+    scale = 1 + strength * (2 * drawn[:, :1] - 1)
+    return (index + 0.5) * scale + drawn[:, 1:] * size * (1 - scale)
+
+
+class Mixed(NamedTuple):
+    """Crops that were mixed.
+
+    Attributes:
+        mel: ``(R, W, F, n_mels)``.
+        frames: ``(R,)``, those of the longer of the two.
+        partner: ``(R,)`` the row that each was mixed with.
+        share: ``(R,)`` its own share, 0.5 to 1; the partner has the rest.
+    """
+
+    mel: Tensor
+    frames: Tensor
+    partner: Tensor
+    share: Tensor
+
+
+def mixup(
+    mel: Tensor, frames: Tensor, strength: float, *, seed: int, step: int, log_floor: float, rank: int = 0
+) -> Mixed:
+    """Mix every crop with another one, in power, as their sounds would add up (Zhang et al. 2018).
+
+    Args:
+        mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
+        frames: ``(R,)``.
+        strength: parameter of the symmetric Beta distribution that shares are drawn from; 0 mixes nothing.
+        seed: of the run.
+        step: its number.
+        log_floor: smallest mel power told apart.
+        rank: number of the process, where several share a step.
+    """
+    rows = len(mel)
+    if not strength:
+        return Mixed(mel, frames, torch.arange(rows, device=mel.device), mel.new_ones(rows))
+    random = generator(seed, "mixup", step, rank)
+    partner = torch.from_numpy(random.permutation(rows)).to(mel.device)
+    drawn = random.beta(strength, strength, rows)
+    share = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(mel)
+    logs = [part.log().reshape(-1, 1, 1, 1) for part in (share, 1 - share)]
+    # Shares of less than the floor sum up to the floor only up to rounding.
+    mixed = torch.logaddexp(mel + logs[0], mel[partner] + logs[1]).clamp_min(math.log(log_floor))
+    return Mixed(mixed, torch.maximum(frames, frames[partner]), partner, share)

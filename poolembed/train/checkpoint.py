@@ -1,0 +1,90 @@
+"""A run's state in one file, so that it appears whole or not at all, and is never unpickled.
+
+Tensors are safetensors; everything else is JSON in the file's header. The file holds all that the next step depends
+on: weights and buffers, their moving average, the best so far, the optimizer's moments, torch's generators, and the
+number of the step, which is all there is to the sampler, the augmentation and the learning rate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from poolembed.embed.outputs.files import replacing, writing
+from poolembed.errors import OutputError
+
+NAME = "checkpoint.safetensors"
+VERSION = 1
+
+
+def save_checkpoint(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of a run's directory.
+
+    Args:
+        directory: of the run.
+        tensors: named groups of named tensors.
+        state: what JSON can hold.
+
+    Raises:
+        OutputError: it cannot be written, for a full disk say; the one before is still there.
+    """
+    flat = {f"{group}/{name}": t.detach().cpu() for group, named in tensors.items() for name, t in named.items()}
+    # safetensors refuses tensors that share memory; equal storage in two groups is normal here.
+    flat = {name: t.clone().contiguous() for name, t in flat.items()}
+    header = {"poolembed_checkpoint": str(VERSION), "state": json.dumps(state)}
+    path = directory / NAME
+    with writing(path), replacing(path, directory) as part:
+        try:
+            save_file(flat, part, metadata=header)
+        except safetensors.SafetensorError as error:  # its word for an OSError
+            raise OSError(str(error)) from error
+
+
+def load_checkpoint(directory: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensors and the state that `save_checkpoint` wrote.
+
+    Raises:
+        OutputError: there is none, or it is damaged or of another version.
+    """
+    path = directory / NAME
+    way_on = "start the run again with --overwrite"
+    if not path.is_file():
+        raise OutputError(f"{directory} holds no checkpoint to go on from", hint=way_on)
+    groups: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("poolembed_checkpoint") != str(VERSION):
+                raise OutputError(f"{path} is not a checkpoint of this version of poolembed", hint=way_on)
+            state = json.loads(header["state"])
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                group, _, name = key.partition("/")
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+    except (safetensors.SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
+        raise OutputError(f"cannot read {path}: {error}", hint=way_on) from error
+    return groups, state
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors: ``<number of the parameter>/<name>``."""
+    return {
+        f"{number}/{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for number, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition("/")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

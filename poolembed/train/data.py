@@ -1,0 +1,105 @@
+"""The clips of a run: read, decoded and divided."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from poolembed.embed.device import usable_cores
+from poolembed.errors import LabelsError
+from poolembed.labels import DataReport, Division, Labelled, divide, read_labels, report_data
+from poolembed.nn.model import SongModel
+from poolembed.train.cache import Filled, MelCache
+from poolembed.train.config import TrainConfig
+from poolembed.train.lesson import columns_of
+from poolembed.train.loop import Watcher as LoopWatcher
+from poolembed.train.processes import Processes
+
+
+class Watcher(LoopWatcher, Protocol):
+    """Told how a run goes."""
+
+    def data(self, report: DataReport) -> None:
+        """This is what there is to train on."""
+
+    def caching(self, done: int, total: int) -> None:
+        """So many clips are decoded."""
+
+    def encoding(self, done: int, total: int) -> None:
+        """So many windows are encoded, once and for all, by an encoder that is frozen."""
+
+
+@dataclass
+class Data:
+    """The clips of a run, decoded and divided.
+
+    Attributes:
+        labelled: the table, without clips that cannot be used.
+        cache: log-mels.
+        rows: cache row of each clip.
+        division: train, valid and test, as numbers of clips.
+        report: what a person sees of it.
+    """
+
+    labelled: Labelled
+    cache: MelCache
+    rows: list[int]
+    division: Division
+    report: DataReport
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that a run takes from its data; a run that resumes needs the same."""
+        clips = [[clip.key, {c: list(v) for c, v in clip.labels.items()}] for clip in self.labelled.clips]
+        content = [self.cache.content(row) for row in self.rows]
+        sides = [self.division.train, self.division.valid]
+        return hashlib.sha256(json.dumps([clips, content, sides]).encode()).hexdigest()
+
+
+def load_data(
+    config: TrainConfig,
+    network: SongModel,
+    watcher: Watcher,
+    where: Processes,
+    stop: threading.Event | None = None,
+) -> Data | None:
+    """Read, decode and divide the clips of a run; None if told to stop before that was done.
+
+    Raises:
+        LabelsError: the table or folder cannot be used, or none of its clips can.
+        OutputError: the cache cannot be written.
+    """
+    columns = columns_of(config)
+    labelled = read_labels(config.data, columns=columns, need_labels=bool(columns))
+    cache = MelCache(config.cache or Path(config.output) / "cache", network.frontend)
+
+    def fill() -> Filled:
+        workers = config.workers or usable_cores()
+        return cache.fill(
+            labelled.clips, workers=workers, limit_gb=config.cache_limit, watch=watcher.caching, stop=stop
+        )
+
+    filled = where.first_then_others(fill)
+    if stop is not None and stop.is_set():
+        return None
+    if labelled.clips and len(filled.failed) == len(labelled.clips):
+        key, reason = next(iter(filled.failed.items()))
+        raise LabelsError(f"none of the {len(filled.failed)} clips of {config.data} can be decoded: {key}: {reason}")
+    usable = [index for index, row in enumerate(filled.rows) if row is not None]
+    labelled = labelled.without(filled.failed)
+    division = divide(
+        labelled.clips,
+        [filled.content[index] for index in usable],
+        valid=config.valid,
+        seed=config.seed,
+        column=columns[0] if columns else None,
+        valid_fold=config.valid_fold,
+    )
+    report = report_data(labelled, division, [filled.seconds[index] for index in usable])
+    report.notes.extend(f"{key}: {note}" for key, note in filled.notes.items())
+    watcher.data(report)
+    return Data(labelled, cache, [row for row in filled.rows if row is not None], division, report)

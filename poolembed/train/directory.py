@@ -1,0 +1,86 @@
+"""The directory of a run: whose it is, and what is written to it while the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from poolembed import bundle
+from poolembed.embed.outputs.files import replacing, writing
+from poolembed.errors import OutputError
+from poolembed.train import checkpoint
+from poolembed.train.configfile import RUN
+from poolembed.train.data import Watcher
+from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.results import HISTORY, RESULTS
+
+
+@contextmanager
+def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Hold a run's directory, made or checked, for one run alone.
+
+    Raises:
+        OutputError: it holds another run, is in use, or cannot be written.
+    """
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output / ".train.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"another run is training into {output}", hint="wait for it, or choose another -o"
+            ) from error
+    try:
+        if resume and not (output / RUN).exists():
+            raise OutputError(f"{output} holds no run to resume", hint="leave --resume away to start one")
+        if not resume and not overwrite:
+            _check_vacant(output)
+        if overwrite:
+            with writing(output):
+                for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
+                    (output / name).unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+_OWN = (RUN, HISTORY, RESULTS, "report.html", checkpoint.NAME)
+
+
+def _check_vacant(output: Path) -> None:
+    if (output / bundle.CONFIG).exists():
+        raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
+    if (output / RUN).exists():
+        raise OutputError(
+            f"{output} holds a run that is not finished",
+            hint=f"--resume {output} goes on with it, --overwrite starts again",
+        )
+
+
+class Recording:
+    """Passes all on to a watcher and keeps ``history.jsonl``."""
+
+    def __init__(self, watcher: Watcher, output: Path) -> None:
+        self._watcher, self._output = watcher, output
+        self.data, self.caching, self.encoding = watcher.data, watcher.caching, watcher.encoding
+        self.step = watcher.step
+
+    def begin(self, plan: Plan) -> None:
+        """Forget the epochs after the checkpoint: they come again."""
+        path = self._output / HISTORY
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._lines = [line for line in lines if json.loads(line)["step"] <= plan.first_step]
+        self._watcher.begin(plan)
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        """One more line."""
+        self._lines.append(json.dumps(record.as_json()))
+        path = self._output / HISTORY
+        with writing(path), replacing(path, self._output) as part:
+            part.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
+        self._watcher.epoch(record, best)

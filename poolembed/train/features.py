@@ -1,0 +1,299 @@
+"""What pooling needs of every clip, computed once: for training with a frozen encoder.
+
+Frame features are kept as float16, ``frames.f16``, one row of C a feature; of the other parts, whose pooling has
+nothing to train, the counts and sums of every window are kept as float32, ``others.f32``. Both are mapped into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import mul
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poolembed.embed.device import BATCH_SIZES
+from poolembed.embed.outputs.files import open_bytes, write_at
+from poolembed.errors import OutputError
+from poolembed.nn.model import Features, SongModel
+from poolembed.train.cache import STEP, MelCache, dequantise
+from poolembed.train.sampling import Crops, Sampler, window_starts
+from poolembed.train.store import alone, check_disk
+
+VERSION = 1
+FRAMES, OTHERS = "frames.f16", "others.f32"
+
+_LARGEST = 65504.0  # of float16
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Crops of clips as a frozen encoder sees them; what `Batch` is to log-mels.
+
+    Attributes:
+        frame_features: ``(R, C, T)`` float16, 0 after the clip's end.
+        frames: ``(R,)`` int64, mel frames of the clip in the crop.
+        means: ``(R, S)`` float32, averages over the crop of the channels of all other parts.
+        shapes: channels and length ``(C_i, T_i)`` of each other part; S is the sum of the channels.
+        clips: ``(R,)`` int64, numbers of the clips in the run's table.
+        rows: ``(R,)`` int64, their rows in the log-mel cache.
+    """
+
+    frame_features: Tensor
+    frames: Tensor
+    means: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    clips: Tensor
+    rows: Tensor
+
+    def parts(self) -> Features:
+        """In the place of `SongModel.clip_features`, and what `SongModel.fold` makes the same states of.
+
+        Of the other parts, whose average is all that pooling looks at, every feature is the average.
+        """
+        others = torch.split(self.means, [channels for channels, _ in self.shapes], dim=1) if self.shapes else ()
+        expanded = [mean.unsqueeze(2).expand(-1, -1, t) for mean, (_, t) in zip(others, self.shapes, strict=True)]
+        return [self.frame_features.float(), *expanded]
+
+    def pinned(self) -> FeatureBatch:
+        """The same in page-locked memory, from which CUDA copies while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> FeatureBatch:
+        """The same on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> FeatureBatch:
+        return replace(
+            self,
+            frame_features=change(self.frame_features),
+            frames=change(self.frames),
+            means=change(self.means),
+            clips=change(self.clips),
+            rows=change(self.rows),
+        )
+
+
+class FeatureCache:
+    """Features of clips on disk, for one encoder. `fill` it, then take batches of it as of `Crops`.
+
+    They appear in a folder named after all that they depend on: the encoder's weights, the type and device it computes
+    with, and what the clips sound like. A killed fill goes on where it stopped.
+
+    Args:
+        directory: the folder of this cache is below it.
+        network: whose front part is frozen; it is copied and run in eval mode, on the device it is on.
+        mels: filled.
+        rows: row in `mels` of every clip of the run's table; None where there is none.
+        dtype: what the encoder computes in.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        network: SongModel,
+        mels: MelCache,
+        rows: Sequence[int | None],
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        config = network.config
+        self._device = network.project.weight.device
+        self._network = network.for_inference(self._device, dtype)
+        self._log_floor = mels.log_floor
+        self._window = config.encoder.window_frames
+        self._reduction = config.encoder.time_reduction
+        self._channels = config.encoder.frame_features
+        strides = accumulate(config.encoder.time_strides, mul)
+        # Per other part, its channels and the mel frames that one of its features stands for.
+        self._others_of = [*zip(config.encoder.widths, strides, strict=True)] if config.mid_levels else []
+        self._others_of += [(2 * mels.n_mels, 1)] if config.mel_statistics else []
+        self._width = sum(1 + channels for channels, _ in self._others_of)
+        # A row that several clips share is encoded once.
+        unique = list(dict.fromkeys(row for row in rows if row is not None))
+        place = {row: at for at, row in enumerate(unique)}
+        self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
+        self._place = np.array([-1 if row is None else place[row] for row in rows], np.int64)
+        self._crops = Crops(mels, unique, window_frames=self._window)
+        self._lengths = np.array([mels.frames(row) for row in unique], np.int64)
+        self._first_window = np.concatenate([[0], np.cumsum(-(-self._lengths // self._window))])
+        self._first_frame = np.concatenate([[0], np.cumsum(-(-self._lengths // self._reduction))])
+        identity = _identity(network, dtype, self._device, [mels.content(row) for row in unique])
+        self.folder = Path(directory) / identity
+        self._frames: NDArray[np.float16] = np.zeros((0, self._channels), np.float16)
+        self._others: NDArray[np.float32] = np.zeros((0, self._width), np.float32)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the features of all clips."""
+        return int(self._first_frame[-1] * self._channels * 2 + self._first_window[-1] * self._width * 4)
+
+    def fill(
+        self,
+        *,
+        limit_gb: float,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+        stop: threading.Event | None = None,
+    ) -> bool:
+        """Encode every clip, unless that was done before.
+
+        Args:
+            limit_gb: largest size, in 10^9 bytes.
+            watch: told how many windows are done, of how many.
+            stop: once set, the fill ends early, and the next one goes on from there.
+
+        Returns:
+            Whether all is there.
+
+        Raises:
+            OutputError: it cannot be written, or does not fit the disk or the limit.
+        """
+        stop = stop or threading.Event()
+        work = self.folder.with_name(f".{self.folder.name}.part")
+        with alone(work.with_name("features.lock"), stop) as mine:
+            if mine and not self.folder.exists():
+                self._check_room(limit_gb)
+                try:
+                    work.mkdir(exist_ok=True)
+                    if self._encode(work, watch, stop):
+                        work.rename(self.folder)
+                except OSError as error:
+                    raise OutputError(
+                        f"cannot write the features of the frozen encoder to {self.folder}: {error.strerror or error}",
+                        hint="make room, or name another directory with --cache; the same command goes on from here",
+                    ) from error
+        if not self.folder.exists():
+            return False
+        if len(self._lengths):
+            shape = int(self._first_frame[-1]), self._channels
+            self._frames = np.asarray(np.memmap(self.folder / FRAMES, np.float16, mode="r", shape=shape))
+        if self._width and len(self._lengths):
+            shape = int(self._first_window[-1]), self._width
+            self._others = np.asarray(np.memmap(self.folder / OTHERS, np.float32, mode="r", shape=shape))
+        return True
+
+    def batch(self, sampler: Sampler, step: int, windows: int) -> FeatureBatch:
+        """The crops of a step: of clips of more than W windows so many in a row, at random; shorter ones padded.
+
+        A clip's last window counts if it is half full: a crop should not be of a few frames.
+        """
+        clips = sampler.clips(step)
+        full = (self._lengths[self._place[clips]] + self._window // 2) // self._window
+        return self.gather(clips, sampler.starts(step, full - windows), windows)
+
+    def whole(self, clips: Sequence[int], batch_size: int) -> Iterator[FeatureBatch]:
+        """Every window of the clips, in order and uncropped, one a row, `batch_size` windows at a time."""
+        numbers, starts = window_starts(np.asarray(clips, np.int64), self._lengths[self._place], self._window)
+        for first in range(0, len(numbers), batch_size):
+            part = slice(first, first + batch_size)
+            yield self.gather(numbers[part], starts[part] // self._window, 1)
+
+    def gather(self, clips: NDArray[np.int64], starts: NDArray[np.int64], windows: int) -> FeatureBatch:
+        """Features of W windows of each clip, from the windows where they start."""
+        frames = windows * self._window
+        features = torch.zeros(len(clips), frames // self._reduction, self._channels, dtype=torch.float16)
+        others = torch.zeros(len(clips), self._width)
+        places = self._place[clips]
+        for row, (place, start) in enumerate(zip(places.tolist(), starts.tolist(), strict=True)):
+            first, end = self._first_frame[place : place + 2].tolist()
+            first += start * self._window // self._reduction
+            piece = self._frames[first : min(first + features.shape[1], end)]
+            features.numpy()[row, : len(piece)] = piece
+            first, end = self._first_window[place : place + 2].tolist()
+            others.numpy()[row] = self._others[first + start : min(first + start + windows, end)].sum(0)
+        sums = torch.split(others, [1 + channels for channels, _ in self._others_of], dim=1) if self._width else ()
+        return FeatureBatch(
+            frame_features=features.transpose(1, 2),
+            frames=torch.from_numpy(np.minimum(self._lengths[places] - starts * self._window, frames)),
+            means=torch.cat([others[:, :0], *(part[:, 1:] / part[:, :1] for part in sums)], dim=1),
+            shapes=tuple((channels, frames // reduction) for channels, reduction in self._others_of),
+            clips=torch.from_numpy(clips.copy()),
+            rows=torch.from_numpy(self._rows[clips]),
+        )
+
+    def _check_room(self, limit_gb: float) -> None:
+        what = f"the features of {len(self._lengths)} clips"
+        if self.size > limit_gb * 1e9:
+            raise OutputError(
+                f"{what} need {self.size / 1e9:.3g} GB, and the cache {self.folder.parent} may hold {limit_gb:g} GB",
+                hint="raise --cache-limit, or train on fewer clips, or train the encoder too",
+            )
+        check_disk(self.folder.parent, self.size, what)
+
+    @torch.inference_mode()
+    def _encode(self, work: Path, watch: Callable[[int, int], None], stop: threading.Event) -> bool:
+        """Append every window's features to the two files, from where an earlier run left them; True if all are."""
+        numbers, starts = window_starts(np.arange(len(self._lengths)), self._lengths, self._window)
+        ends = self._first_frame[numbers] + -(-(starts + self._window) // self._reduction)
+        ends = np.minimum(ends, self._first_frame[numbers + 1])  # rows of frames.f16 up to and with each window
+        step = BATCH_SIZES[self._device.type]
+        with ExitStack() as close:
+            frames, others = (open_bytes(work / name, os.O_RDWR | os.O_CREAT) for name in (FRAMES, OTHERS))
+            for file in (frames, others):
+                close.callback(os.close, file)
+            done = self._whole_batches(frames, others, ends, step)
+            watch(done, len(numbers))
+            while done < len(numbers) and not stop.is_set():
+                part = slice(done, done + step)
+                features, states = self._windows_of(numbers[part], starts[part])
+                begin = int(ends[done - 1]) if done else 0
+                write_at(frames, features.tobytes(), begin * self._channels * 2)
+                write_at(others, states.tobytes(), done * self._width * 4)
+                done = min(done + step, len(numbers))
+                watch(done, len(numbers))
+            for file in (frames, others):
+                os.fsync(file)
+            return done == len(numbers)
+
+    def _whole_batches(self, frames: int, others: int, ends: NDArray[np.int64], step: int) -> int:
+        """Windows that both files hold, in whole batches: the same batches as undisturbed give the same bits."""
+        done = int(np.searchsorted(ends, os.fstat(frames).st_size // (self._channels * 2), side="right"))
+        if self._width:
+            done = min(done, os.fstat(others).st_size // (self._width * 4))
+        return done if done == len(ends) else done // step * step
+
+    def _windows_of(
+        self, places: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """Real frame features of windows, row after row, and the states of the other parts."""
+        batch = self._crops.cut(places, starts, 1)
+        mel = dequantise(batch.mel[:, 0].to(self._device), self._log_floor)
+        real = batch.frames.to(self._device)
+        parts: Features = self._network.mel_features(mel)
+        state = self._network.fold(parts, torch.zeros_like(real), real)
+        columns = [column for n, total in state[1:] for column in (n[:, :1], total)]
+        others = torch.cat(columns, 1).float() if columns else real.new_zeros(len(real), 0).float()
+        counts = -(-batch.frames // self._reduction)
+        features = parts[0].transpose(1, 2).float().clamp(-_LARGEST, _LARGEST).half().cpu()
+        rows = torch.cat([clip[:count] for clip, count in zip(features, counts.tolist(), strict=True)])
+        return rows.numpy(), others.cpu().numpy()
+
+
+def _identity(network: SongModel, dtype: torch.dtype, device: torch.device, content: Sequence[str]) -> str:
+    """Hash of all that features depend on."""
+    config = network.config
+    digest = hashlib.sha256(
+        msgspec.json.encode(
+            [
+                VERSION,
+                msgspec.to_builtins([config.frontend, config.encoder, config.mid_levels, config.mel_statistics]),
+                [STEP, str(dtype), device.type],
+                list(content),
+            ]
+        )
+    )
+    for module in (network.frontend, network.mel_norm, network.encoder):
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,166 @@
+"""What is trained: the model, its heads, and the terms of the loss, as one module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from poolembed.nn.head import EmbeddingHead, FrameHead, Head
+from poolembed.nn.model import Features, SongModel, State, pool_rows_merged
+from poolembed.train.objectives import Mix, Rows, Term
+from poolembed.train.optim import pools_of
+
+
+class Student(nn.Module):
+    """The part that is kept: a model and its heads.
+
+    Args:
+        model: makes embeddings.
+        heads: classifiers, at most one per label column.
+        precision: what the encoder computes in; all else is float32.
+    """
+
+    def __init__(self, model: SongModel, heads: Sequence[Head], precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = nn.ModuleList(heads)
+        self.precision = precision
+
+    def features(self, mel: Tensor, frames: Tensor) -> Features:
+        """Features of clips' log-mels ``(R, W, F, n_mels)``, each part ``(R, C_i, W T_i)``.
+
+        Windows that are all padding are not encoded, and their features are 0: beside clips of up to a minute they
+        would be half of the work, and half of what batch norm takes its statistics from.
+
+        Args:
+            mel: log-mels.
+            frames: ``(R,)`` real mel frames of each.
+        """
+        clips, windows, length = mel.shape[:3]
+        half = self.precision != torch.float32
+        with torch.autocast(mel.device.type, self.precision if half else None, enabled=half):
+            real = torch.arange(windows, device=mel.device) * length < frames.unsqueeze(1)
+            if bool(real.all()):
+                return self.model.clip_features(mel)
+            parts = []
+            for part in self.model.mel_features(mel[real]):
+                placed = part.new_zeros(clips, windows, *part.shape[1:])
+                placed[real] = part
+                parts.append(placed.transpose(1, 2).flatten(2))
+            return parts
+
+    def fold(self, features: Features, frames: Tensor) -> State:
+        """State of R clips or windows: that of the model, then one of each head that pools frames.
+
+        Where there is such a head the encoder learns from it alone: the embedding follows what the encoder has
+        learned, on features that carry no gradient.
+
+        Args:
+            features: from `features`.
+            frames: ``(R,)`` real mel frames of each.
+        """
+        mask = self.mask(features[0], frames)
+        heads = [tuple(head.fold(features[0], mask)) for head in self.frame_heads]
+        if heads:
+            features = [part.detach() for part in features]
+        return self.model.fold(features, torch.zeros_like(frames), frames) + heads
+
+    def merge_rows(self, state: State) -> State:
+        """Merge all rows of a state, consecutive windows of one clip, into one row."""
+        heads = zip(self.frame_heads, state[len(state) - len(self.frame_heads) :], strict=True)
+        merged = self.model.merge_rows(state[: len(state) - len(self.frame_heads)])
+        return merged + [pool_rows_merged(head.pool, part) for head, part in heads]
+
+    def finalize(self, state: State, clips: Tensor, mix: Mix | None = None) -> Rows:
+        """Embeddings and scores from the states of R clips."""
+        heads = state[len(state) - len(self.frame_heads) :]
+        embeddings = self.model.finalize(state[: len(state) - len(self.frame_heads)])
+        scores = {
+            h.config.column: h.finalize(h.pool.State(*part)) for h, part in zip(self.frame_heads, heads, strict=True)
+        }
+        scores |= {h.config.column: h(embeddings) for h in self.embedding_heads}
+        return Rows(clips, embeddings, scores, mix)
+
+    @property
+    def frame_heads(self) -> list[FrameHead]:
+        """The heads that classify frames."""
+        return [head for head in self.heads if isinstance(head, FrameHead)]
+
+    @property
+    def embedding_heads(self) -> list[EmbeddingHead]:
+        """The heads that classify embeddings."""
+        return [head for head in self.heads if isinstance(head, EmbeddingHead)]
+
+    def mask(self, frame_features: Tensor, frames: Tensor) -> Tensor:
+        """Which frame features ``(R, C, T)`` are real, ``(R, T)``, of clips of so many mel frames ``(R,)``."""
+        first = torch.arange(frame_features.shape[-1], device=frames.device)
+        return first * self.model.config.encoder.time_reduction < frames.unsqueeze(1)
+
+
+class Learner(nn.Module):
+    """A student and what it is to learn.
+
+    Args:
+        student: what is kept.
+        terms: of the loss.
+        weights: of the terms.
+        frozen: the encoder and the front end stay as they are.
+    """
+
+    def __init__(self, student: Student, terms: Sequence[Term], weights: Sequence[float], *, frozen: bool) -> None:
+        super().__init__()
+        self.student = student
+        self.terms = nn.ModuleList(terms)
+        self.weights = tuple(weights)
+        self.frozen = frozen
+        # The front end is a fixed map, and the mel bands' statistics are set once, from real frames only: a batch's
+        # own would depend on how much of it is padding.
+        student.model.frontend.requires_grad_(False)
+        student.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if frozen:
+            student.model.encoder.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Learner:
+        """Train or evaluate; what is fixed stays in evaluation mode."""
+        super().train(mode)
+        self.student.model.mel_norm.eval()
+        if self.frozen:
+            self.student.model.encoder.eval()
+        return self
+
+    def forward(
+        self, inputs: Tensor | Features, frames: Tensor, clips: Tensor, mix: Mix | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and its terms ``(len(terms),)`` before they are weighted.
+
+        Args:
+            inputs: log-mels ``(R, W, F, n_mels)``, or the stored features of a frozen encoder.
+            frames: ``(R,)`` real mel frames.
+            clips: ``(R,)`` numbers of the clips, on the CPU.
+            mix: how rows were mixed.
+        """
+        features = self.student.features(inputs, frames) if isinstance(inputs, Tensor) else inputs
+        rows = self.student.finalize(self.student.fold(features, frames), clips, mix)
+        losses = torch.stack([term(rows) for term in self.terms])
+        loss = (losses * losses.new_tensor(self.weights)).sum()
+        for _, pool in pools_of(self.student):
+            loss = loss + pool.penalty().to(loss.device)
+        return loss, losses.detach()
+
+
+def average_of(student: Student) -> Student:
+    """A copy to hold the moving average of a student's weights; it is never trained."""
+    return copy.deepcopy(student).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: Student, student: Student, decay: float) -> None:
+    """Move the average one step: ``decay`` of itself and the rest of the student; buffers are the student's."""
+    for mean, new in zip(average.parameters(), student.parameters(), strict=True):
+        mean.lerp_(new.detach(), 1 - decay)
+    for kept, buffer in zip(average.buffers(), student.buffers(), strict=True):
+        kept.copy_(buffer)

@@ -1,0 +1,332 @@
+"""The training loop: from the first step, or the checkpoint's, to the last epoch worth having."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from msgspec import Struct
+from torch import Tensor, nn
+
+from poolembed.errors import OutputError, TrainingError
+from poolembed.nn.model import Features
+from poolembed.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from poolembed.train.config import TrainConfig
+from poolembed.train.learner import Learner, Student, average_of, update_average
+from poolembed.train.objectives import Mix
+from poolembed.train.optim import build_optimizer, pools_of, project_pools, rate_at, set_rate
+from poolembed.train.processes import Processes
+
+CHECKPOINT_EVERY = 60.0
+"""Seconds between checkpoints, at least: a small model's epochs are shorter than the writing of one."""
+
+
+class PoolingRecord(Struct, frozen=True):
+    """Where a pooling parameter stands: ``where`` is features or predictions:<column>."""
+
+    where: str
+    parameter: str
+    mean: float
+    min: float
+    max: float
+    q10: float
+    q50: float
+    q90: float
+
+
+class EpochRecord(Struct, frozen=True):
+    """One line of ``history.jsonl``.
+
+    Attributes:
+        epoch: from 1.
+        step: steps done so far.
+        lr: learning rate of the last step.
+        train: mean loss over the epoch, and each term's before it is weighted.
+        valid: loss and metrics of the averaged weights on the clips held out.
+        metric: the one of `valid` that chooses.
+        seconds: the epoch took, validation included.
+        clips_per_second: in training steps.
+        waiting: share of the time of training steps that they waited for data.
+        pooling: the pooling parameters of the averaged weights.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train: dict[str, float]
+    valid: dict[str, float]
+    metric: str
+    seconds: float
+    clips_per_second: float
+    waiting: float
+    pooling: list[PoolingRecord]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is about to do."""
+
+    epochs: int
+    steps_per_epoch: int
+    first_step: int
+    clips_per_step: int
+    device: str
+    precision: str
+    parameters: int
+    trained_parameters: int
+    metric: str
+
+
+class Watcher(Protocol):
+    """Told how training goes, from the thread that trains."""
+
+    def begin(self, plan: Plan) -> None:
+        """Training starts, or goes on."""
+
+    def step(self, step: int, loss: float, clips: int) -> None:
+        """A step is done."""
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        """An epoch is done and validated."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one step is given; see `Learner.forward`."""
+
+    inputs: Tensor | Features
+    frames: Tensor
+    clips: Tensor
+    mix: Mix | None
+
+
+class Feed(Protocol):
+    """Makes the batches."""
+
+    steps_per_epoch: int
+
+    def items(self, first: int, last: int) -> Items:
+        """What steps ``[first, last)`` are given."""
+
+
+class Items(Protocol):
+    """Batches that are made ahead of time."""
+
+    waited: float
+
+    def __iter__(self) -> Iterator[Item]:
+        """In the order of the steps."""
+
+    def close(self) -> None:
+        """No more are wanted."""
+
+
+@dataclass
+class Fitted:
+    """What a run came to.
+
+    Attributes:
+        student: the averaged weights of the best epoch, in eval mode.
+        history: of every epoch.
+        best: number of the best epoch, from 1; 0 before the first.
+        finished: not interrupted.
+    """
+
+    student: Student
+    history: list[EpochRecord] = field(default_factory=list)
+    best: int = 0
+    finished: bool = False
+
+
+def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
+    learner: Learner,
+    feed: Feed,
+    validate: Callable[[Student], dict[str, float]],
+    config: TrainConfig,
+    *,
+    names: list[str],
+    metric: str,
+    pooling_lr: float,
+    identity: str,
+    watcher: Watcher,
+    processes: Processes,
+    directory: Path | None = None,
+    resume: bool = False,
+    stop: threading.Event | None = None,
+) -> Fitted:
+    """Train until the last epoch, or until `patience` epochs brought nothing better, or until stopped.
+
+    The same seed gives the same weights on the same machine, and so does a run that was stopped and goes on: a step
+    depends on the weights, the optimizer's moments and the step's number alone.
+
+    Args:
+        learner: what is trained, on its device.
+        feed: makes the batches.
+        validate: gives loss and metrics of a student; higher metrics are better.
+        config: epochs, rates, patience.
+        names: of the learner's terms.
+        metric: the key of what `validate` gives that chooses the best epoch.
+        pooling_lr: multiple of the learning rate for pooling parameters.
+        identity: of the data; a run that resumes must have the same.
+        watcher: told how it goes.
+        processes: those that train together.
+        directory: where checkpoints go; None for none.
+        resume: go on from the checkpoint.
+        stop: once set, the step in hand is finished, a checkpoint is written, and the result is not `finished`.
+
+    Raises:
+        TrainingError: the loss is no number.
+        OutputError: a checkpoint cannot be written or read.
+    """
+    student, pools = learner.student, [pool for _, pool in pools_of(learner)]
+    optimizer = build_optimizer(learner, lr=config.lr, weight_decay=config.weight_decay, pooling_lr=pooling_lr)
+    scaler = torch.amp.GradScaler(str(processes.device), enabled=learner.student.precision == torch.float16)
+    average = average_of(student)
+    result = Fitted(average_of(student))
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    per_epoch = feed.steps_per_epoch
+    steps = config.epochs * per_epoch
+    first, totals = 0, torch.zeros(len(names) + 1, dtype=torch.float64)
+    if resume and directory is not None:
+        groups, state = load_checkpoint(directory)
+        if state["identity"] != identity:
+            raise OutputError(
+                f"the clips are not those that the run in {directory} began with",
+                hint="put them back as they were, or start again with --overwrite",
+            )
+        learner.load_state_dict(groups["learner"])
+        average.load_state_dict(groups["average"])
+        result.student.load_state_dict(groups["best"])
+        load_optimizer(optimizer, groups.get("optimizer", {}))
+        scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(groups["generator"]["torch"])
+        first, totals = state["step"], groups["generator"]["totals"]
+        result.history = msgspec.convert(state["history"], list[EpochRecord])
+        result.best = state["best"]
+
+    def save(step: int) -> None:
+        if directory is None or not processes.first:
+            return
+        groups = {
+            "learner": learner.state_dict(),
+            "average": average.state_dict(),
+            "best": result.student.state_dict(),
+            "optimizer": optimizer_tensors(optimizer),
+            "generator": {"torch": torch.get_rng_state(), "totals": totals},
+        }
+        history = msgspec.to_builtins(result.history)
+        state = {"step": step, "best": result.best, "history": history, "identity": identity}
+        save_checkpoint(directory, groups, {**state, "scaler": scaler.state_dict()})
+
+    watcher.begin(_plan(learner, config, per_epoch, first, metric, processes))
+    network = processes.wrap(learner)
+    items = feed.items(first, steps)
+    saved = began = time.perf_counter()
+    with closing(items):
+        source = iter(items)
+        for step in range(first, steps):
+            if _exhausted(result, config.patience):
+                break
+            item = next(source)
+            rate = rate_at(step, steps, peak=config.lr, warmup=config.warmup)
+            set_rate(optimizer, rate)
+            loss, terms = network(item.inputs, item.frames, item.clips, item.mix)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            project_pools(pools)
+            # The average's memory grows with its age, or a short run would end with its random start in it.
+            update_average(average, student, min(config.ema, (1 + step) / (10 + step)))
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingError(f"the loss is {value} at step {step + 1}", hint="lower --lr, or --precision fp32")
+            totals += torch.cat([loss.detach().reshape(1), terms]).double().cpu()
+            watcher.step(step + 1, value, len(item.clips))
+            if (step + 1) % per_epoch == 0:
+                trained = time.perf_counter() - began
+                record = EpochRecord(
+                    epoch=(step + 1) // per_epoch,
+                    step=step + 1,
+                    lr=rate,
+                    train=dict(zip(["loss", *names], (totals / per_epoch).tolist(), strict=True)),
+                    valid=processes.agree(validate, average),
+                    metric=metric,
+                    seconds=time.perf_counter() - began,
+                    clips_per_second=per_epoch * config.batch_size / trained,
+                    waiting=min(items.waited / trained, 1.0),
+                    pooling=pooling_records(average),
+                )
+                result.history.append(record)
+                better = result.best == 0 or record.valid[metric] > result.history[result.best - 1].valid[metric]
+                if better:
+                    result.best = record.epoch
+                    result.student.load_state_dict(average.state_dict())
+                watcher.epoch(record, better)
+                totals.zero_()
+                began, items.waited = time.perf_counter(), 0.0
+            if processes.agree_to_stop(stop):
+                save(step + 1)
+                return result
+            if time.perf_counter() - saved > CHECKPOINT_EVERY:
+                save(step + 1)
+                saved = time.perf_counter()
+    # Once more, so that what was learned is safe until the bundle is written.
+    save(result.history[-1].step)
+    result.finished = True
+    return result
+
+
+def _exhausted(result: Fitted, patience: int) -> bool:
+    return bool(result.history) and 0 < patience <= result.history[-1].epoch - result.best
+
+
+def pooling_records(student: Student) -> list[PoolingRecord]:
+    """Where the pooling parameters of a student stand, those that can be read: alpha and p."""
+    records = []
+    for where, parameter, values in pooling_values(student):
+        low, q10, q50, q90, high = torch.quantile(values, torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])).tolist()
+        records.append(PoolingRecord(where, parameter, float(values.mean()), low, high, q10, q50, q90))
+    return records
+
+
+def pooling_values(student: Student) -> list[tuple[str, str, Tensor]]:
+    """Where, which, and the values ``(1,)`` or ``(C,)`` of each alpha and p."""
+    values = []
+    for _, pool in pools_of(student):
+        for parameter in ("alpha", "p"):
+            if isinstance(value := getattr(pool, parameter, None), Tensor):
+                head = next((h for h in student.frame_heads if h.pool is pool), None)
+                where = "features" if head is None else f"predictions:{head.config.column}"
+                values.append((where, parameter, value.detach().float().cpu().reshape(-1)))
+    return values
+
+
+def _plan(learner: Learner, config: TrainConfig, per_epoch: int, first: int, metric: str, processes: Processes) -> Plan:
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return Plan(
+        epochs=config.epochs,
+        steps_per_epoch=per_epoch,
+        first_step=first,
+        clips_per_step=config.batch_size,
+        device=processes.device.type,
+        precision=names[learner.student.precision],
+        parameters=sum(p.numel() for p in learner.student.parameters()),
+        trained_parameters=sum(p.numel() for p in learner.student.parameters() if p.requires_grad),
+        metric=metric,
+    )

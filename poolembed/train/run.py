@@ -1,0 +1,266 @@
+"""A whole run: clips read and decoded, a model trained on them, and a bundle with its report written."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poolembed import bundle
+from poolembed.embed.device import choose_device, choose_precision
+from poolembed.embed.outputs.files import replacing, writing
+from poolembed.errors import UsageError
+from poolembed.labels import DataReport
+from poolembed.nn.model import SongModel
+from poolembed.train import checkpoint
+from poolembed.train.card import card
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import RUN, write_config
+from poolembed.train.data import Data, Watcher, load_data
+from poolembed.train.directory import Recording, claimed
+from poolembed.train.features import FeatureCache
+from poolembed.train.feeds import Reader, StepFeed
+from poolembed.train.learner import Learner, Student
+from poolembed.train.lesson import Lesson
+from poolembed.train.loop import EpochRecord, Fitted, Plan, fit, pooling_values
+from poolembed.train.optim import pooling_factor
+from poolembed.train.processes import Processes, processes
+from poolembed.train.report import write_report
+from poolembed.train.results import RESULTS, results_of
+from poolembed.train.sampling import Crops, Sampler
+from poolembed.train.start import SCRATCH, set_band_statistics, start_model
+
+LONGEST_CROP = 10.24
+"""Seconds of the longest training crop, where the user names none."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        output: its directory.
+        results: what ``results.json`` holds; {} if it was interrupted.
+        lost: clips whose audio is not there or cannot be decoded, by key, and why.
+        finished: whether there is a bundle now; otherwise ``resume`` goes on.
+    """
+
+    output: Path
+    results: dict[str, Any]
+    lost: dict[str, str]
+    finished: bool
+
+
+def train(
+    config: TrainConfig,
+    watcher: Watcher,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: bool = True,
+    stop: threading.Event | None = None,
+) -> Trained:
+    """Train a model and write it, as an ordinary bundle with a report, to ``config.output``.
+
+    Args:
+        config: all there is to say.
+        watcher: told how it goes.
+        resume: go on from the checkpoint in the output directory, with the configuration that is there.
+        overwrite: replace what an earlier run left there.
+        report: also draw ``report.html``, which takes longer than some runs of a study.
+        stop: once set, the step in hand is finished and a checkpoint written.
+
+    Raises:
+        LabelsError: the table or folder cannot be used, or none of its clips can.
+        UsageError: options that do not go together.
+        OutputError: the directory holds another run, is in use, or cannot be written.
+        TrainingError: the loss is no number.
+    """
+    output = Path(config.output)
+    began = time.perf_counter()
+    with ExitStack() as close:
+        where = close.enter_context(processes(choose_device(config.device)))
+        if where.first:
+            close.enter_context(claimed(output, resume=resume, overwrite=overwrite))
+        where.wait()
+        if resume and (output / bundle.CONFIG).exists():
+            return Trained(output, json.loads((output / RESULTS).read_text(encoding="utf-8")), {}, finished=True)
+        if where.first:
+            write_config(output / RUN, config)
+            watcher = Recording(watcher, output)
+        else:
+            watcher = _Mute()
+        network = start_model(config)
+        data = load_data(config, network, watcher, where, stop)
+        if data is None:
+            return Trained(output, {}, {}, finished=False)
+        lost = {key: data.labelled.dropped[key] for key in sorted(data.labelled.lost)}
+        run = Run(config, network, data, where)
+        resumed = resume and (output / checkpoint.NAME).exists()
+        fitted = run.fit(watcher, directory=output, resume=resumed, stop=stop)
+        if fitted is None or not fitted.finished:
+            return Trained(output, {}, lost, finished=False)
+        results = {}
+        if where.first:
+            results = results_of(run, fitted, time.perf_counter() - began)
+            _write(output, config, fitted.student, data, results, report)
+        where.wait()
+        return Trained(output, results, lost, finished=True)
+
+
+class Run:
+    """A model, what it is to learn and from what; `fit` trains it.
+
+    Args:
+        config: of the run.
+        network: from `start_model`.
+        data: from `load_data`.
+        where: the processes that train together.
+    """
+
+    def __init__(self, config: TrainConfig, network: SongModel, data: Data, where: Processes) -> None:
+        self.config, self.data, self.where = config, data, where
+        if config.init == SCRATCH:
+            set_band_statistics(network, data.cache, [data.rows[index] for index in data.division.train])
+        self.lesson = Lesson(config, network.config, data.labelled, data.division)
+        self.precision = choose_precision(config.precision, where.device)
+        student = Student(network, [aim.head for aim in self.lesson.classified], self.precision)
+        self.pooling_start = [(where, name, values.clone()) for where, name, values in pooling_values(student)]
+        terms = self.lesson.terms
+        self.learner = Learner(
+            student, [t for t, _ in terms.values()], [w for _, w in terms.values()], frozen=config.freeze == "encoder"
+        ).to(where.device)
+        self.source: Crops | FeatureCache = Crops(
+            data.cache, data.rows, window_frames=network.config.encoder.window_frames
+        )
+
+    @property
+    def windows(self) -> int:
+        """Windows of a training crop."""
+        model = self.learner.student.model.config
+        window = model.encoder.window_frames * model.frontend.hop_length / model.frontend.sample_rate
+        longest = max(self.data.cache.frames(self.data.rows[index]) for index in self.data.division.train)
+        seconds = self.config.seconds
+        if seconds is None:
+            seconds = min(longest * model.frontend.hop_length / model.frontend.sample_rate, LONGEST_CROP)
+        return max(1, -(-round(seconds * 1000) // round(window * 1000)))
+
+    def fit(
+        self,
+        watcher: Watcher,
+        *,
+        directory: Path | None = None,
+        resume: bool = False,
+        stop: threading.Event | None = None,
+    ) -> Fitted | None:
+        """Train; None if told to stop before the first step.
+
+        Args:
+            watcher: told how it goes.
+            directory: where checkpoints go; None for none.
+            resume: go on from the checkpoint there.
+            stop: once set, the step in hand is finished.
+        """
+        if self.learner.frozen and not self.encode(watcher, stop):
+            return None
+        feed = self.feed()
+        reader = self.reader()
+        pooled = self.learner.student.frame_heads
+        pooling = pooled[0].config.pooling if pooled else self.learner.student.model.config.pooling
+        assert pooling is not None
+        return fit(
+            self.learner,
+            feed,
+            lambda student: self.lesson.validate(student, reader),
+            self.config,
+            names=list(self.lesson.terms),
+            metric=self.lesson.metric,
+            pooling_lr=pooling_factor(pooling, self.config.pooling_lr),
+            identity=self.data.identity,
+            watcher=watcher,
+            processes=self.where,
+            directory=directory,
+            resume=resume,
+            stop=stop,
+        )
+
+    def feed(self) -> StepFeed:
+        """What its steps are given."""
+        config, data = self.config, self.data
+        if config.batch_size % self.where.count:
+            raise UsageError(
+                f"batches of {config.batch_size} clips cannot be dealt out evenly to {self.where.count} processes",
+                hint="choose a multiple with --batch-size",
+            )
+        partner = self.lesson.partner_column
+        clips = data.labelled.clips
+        sampler = Sampler(
+            data.division.train,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            views=self.lesson.views,
+            partners=[clips[index].labels[partner] for index in data.division.train] if partner else None,
+            rank=self.where.rank,
+            ranks=self.where.count,
+        )
+        return StepFeed(
+            self.source,
+            sampler,
+            windows=self.windows,
+            config=config.augment,
+            device=self.where.device,
+            log_floor=data.cache.log_floor,
+            rank=self.where.rank,
+        )
+
+    def reader(self) -> Reader:
+        """Embeds whole clips of the run."""
+        return Reader(self.source, device=self.where.device, log_floor=self.data.cache.log_floor)
+
+    def encode(self, watcher: Watcher, stop: threading.Event | None) -> bool:
+        """Store the features of a frozen encoder, once; False if told to stop before that was done."""
+        network, cache = self.learner.student.model, self.data.cache
+        features = FeatureCache(cache.directory, network, cache, self.data.rows, dtype=self.precision)
+        self.source = features
+
+        def fill() -> bool:
+            return features.fill(limit_gb=self.config.cache_limit, watch=watcher.encoding, stop=stop)
+
+        return self.where.first_then_others(fill)
+
+
+def _write(
+    output: Path, config: TrainConfig, student: Student, data: Data, results: dict[str, Any], report: bool
+) -> None:
+    """Everything that a finished run leaves; the bundle's ``config.json`` last."""
+    with writing(output / RESULTS), replacing(output / RESULTS, output) as part:
+        part.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if report:
+        write_report(output)
+    name = output.resolve().name
+    student = student.to("cpu").eval()
+    bundle.save_bundle(
+        output,
+        student.model,
+        name=name,
+        license="NOASSERTION",
+        card=card(name, config, data.report, results),
+        heads=[*student.embedding_heads, *student.frame_heads],
+    )
+    with writing(output):
+        (output / checkpoint.NAME).unlink(missing_ok=True)
+
+
+class _Mute:
+    """The watcher of all processes but the first."""
+
+    def data(self, report: DataReport) -> None: ...
+    def caching(self, done: int, total: int) -> None: ...
+    def encoding(self, done: int, total: int) -> None: ...
+    def begin(self, plan: Plan) -> None: ...
+    def step(self, step: int, loss: float, clips: int) -> None: ...
+    def epoch(self, record: EpochRecord, best: bool) -> None: ...

@@ -1,0 +1,173 @@
+"""Training's loop against the same model on random tensors in memory, and what a frozen encoder saves.
+
+python -m tests.benchmarks.training LABELS [--epochs 3] [--rounds 3] [--batch-size 32]
+
+LABELS is a folder or table of labelled clips, as `poolembed train` takes it. Once its clips are cached, three loops run
+in turn, several rounds of them, all through `poolembed.train.loop.fit` with the model base: on the clips, on random
+tensors of the same shape, and on the stored features of a frozen encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from poolembed.labels import DataReport
+from poolembed.train.config import TrainConfig
+from poolembed.train.data import load_data
+from poolembed.train.loop import EpochRecord, Feed, Item, Items, Plan, fit
+from poolembed.train.processes import Processes
+from poolembed.train.run import Run
+from poolembed.train.start import start_model
+from tests.benchmarks.common import Table, machine, middle, report, say
+
+
+class Watch:
+    """Keeps the epochs."""
+
+    def __init__(self) -> None:
+        self.records: list[EpochRecord] = []
+        self.encoded = 0
+
+    def data(self, report: DataReport) -> None:
+        pass
+
+    def caching(self, done: int, total: int) -> None:
+        pass
+
+    def encoding(self, done: int, total: int) -> None:
+        self.encoded += 1
+
+    def begin(self, plan: Plan) -> None:
+        pass
+
+    def step(self, step: int, loss: float, clips: int) -> None:
+        pass
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        self.records.append(record)
+
+
+@dataclass
+class Same:
+    """One item, again and again: what a loop could do at best."""
+
+    item: Item
+    count: int
+    waited: float = 0.0
+
+    def __iter__(self) -> Iterator[Item]:
+        for _ in range(self.count):
+            yield self.item
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class InMemory:
+    """A feed of one random batch like another feed's."""
+
+    item: Item
+    steps_per_epoch: int
+
+    def items(self, first: int, last: int) -> Items:
+        return Same(self.item, last - first)
+
+
+def like(feed: Feed) -> InMemory:
+    """Random tensors in the shapes of a feed's first step."""
+    items = feed.items(0, 1)
+    item = next(iter(items))
+    items.close()
+    assert isinstance(item.inputs, torch.Tensor)
+    return InMemory(Item(torch.randn_like(item.inputs), item.frames, item.clips, None), feed.steps_per_epoch)
+
+
+def loop(run: Run, feed: Feed, config: TrainConfig) -> list[EpochRecord]:
+    """The epochs of a run without validation."""
+    watch = Watch()
+    fit(
+        run.learner,
+        feed,
+        lambda _: {"none": 0.0},
+        config,
+        names=list(run.lesson.terms),
+        metric="none",
+        pooling_lr=1.0,
+        identity="",
+        watcher=watch,
+        processes=run.where,
+    )
+    return watch.records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=32)
+    arguments = parser.parse_args()
+    about = machine()
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig(
+            data=arguments.labels,
+            output=str(Path(folder) / "out"),
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            patience=0,
+        )
+        frozen = TrainConfig(
+            **{name: getattr(config, name) for name in config.__struct_fields__} | {"freeze": "encoder"}
+        )
+        where = Processes(torch.device("cpu"))
+        runs = []
+        for each in (config, frozen):
+            network = start_model(each)
+            data = load_data(each, network, Watch(), where)
+            assert data is not None
+            runs.append(Run(each, network, data, where))
+        live, still = runs
+        say("encoding once")
+        assert still.encode(Watch(), None)
+        feeds: dict[str, tuple[Run, Feed]] = {
+            "clips": (live, live.feed()),
+            "random tensors": (live, like(live.feed())),
+            "frozen": (still, still.feed()),
+        }
+        seen: dict[str, list[EpochRecord]] = {name: [] for name in feeds}
+        for number in range(arguments.rounds):
+            for name, (run, feed) in feeds.items():
+                say(f"round {number + 1}: {name}")
+                seen[name] += loop(run, feed, config)[1:]  # the first epoch warms up
+    table = Table(
+        "Training, once the clips are cached",
+        ["what", "clips a second", "of random tensors", "waiting for data"],
+    )
+    speed = {name: middle(record.clips_per_second for record in records) for name, records in seen.items()}
+    titles = {
+        "clips": "`poolembed train`, batches from the cache, augmented",
+        "random tensors": "the same loop on random tensors in memory",
+        "frozen": "`--freeze encoder`, features from the cache",
+    }
+    for name, records in seen.items():
+        waiting = f"{middle(record.waiting for record in records):.1%}"
+        share = f"{speed[name] / speed['random tensors']:.2f}"
+        table.add(titles[name], f"{speed[name]:,.0f}", share, "-" if name == "random tensors" else waiting)
+    clips = len(live.data.division.train)
+    remark = (
+        f"{clips} training clips, batches of {arguments.batch_size}; {arguments.rounds} rounds of {arguments.epochs} "
+        "epochs in turn, the first epoch of each left out; medians over epochs, validation not counted."
+    )
+    saved = {name: [record.as_json() for record in records] for name, records in seen.items()}
+    report("training", "Speed of training", "training LABELS", about, [table, remark], {"epochs": saved})
+
+
+if __name__ == "__main__":
+    main()

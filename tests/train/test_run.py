@@ -1,0 +1,337 @@
+"""Whole runs, tiny: what they learn, what they leave, and that stopping them changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+import torch
+from filelock import FileLock
+
+import poolembed
+from poolembed.bundle import load_bundle
+from poolembed.embed.windows import WindowShape
+from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
+from poolembed.train import loop
+from poolembed.train.cache import dequantise, quantise
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import read_config
+from poolembed.train.data import load_data
+from poolembed.train.processes import Processes
+from poolembed.train.run import Run, train
+from poolembed.train.start import start_model
+from tests.conftest import RATE, tiny_config
+from tests.train.runs import Quiet, config, write_clips
+
+ALONE = Processes(torch.device("cpu"))
+
+
+def bundle_files(directory: Path) -> dict[str, bytes]:
+    return {name: (directory / name).read_bytes() for name in ("model.safetensors", "heads.safetensors", "config.json")}
+
+
+def test_a_run_leaves_a_bundle_that_embeds_and_its_report(tmp_path: Path) -> None:
+    watcher = Quiet()
+    trained = train(config(tmp_path, epochs=12, lr=0.01), watcher)
+    assert trained.finished
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        ".train.lock",
+        "README.md",
+        "config.json",
+        "heads.safetensors",
+        "history.jsonl",
+        "model.safetensors",
+        "report.html",
+        "results.json",
+        "run.toml",
+    }
+    bundle = load_bundle(out)
+    assert [head.config.labels for head in bundle.heads] == [("tone0", "tone1", "tone2")]
+    assert trained.results["metric"]["value"] > 0.9, "three tones an octave apart are not told apart"
+    assert watcher.losses[-1] < watcher.losses[0]
+    vector = poolembed.load(out, precision="fp32").embed(tmp_path / "clips" / "tone0" / "0.wav")
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    assert json.loads((out / "results.json").read_text()) == trained.results
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert lines == [record.as_json() for record in watcher.records]
+    assert read_config(out / "run.toml") == config(tmp_path, epochs=12, lr=0.01)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(
+            config(tmp_path, output=str(tmp_path / name), seed=seed, augment={"gain_db": 3, "time_mask": 0.2}), Quiet()
+        )
+    a, b, c = (load_bundle(tmp_path / name).network.state_dict() for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(a["project.weight"], c["project.weight"])
+
+
+RESUMED: list[dict[str, Any]] = [
+    {"augment": {"gain_db": 3, "time_mask": 0.3, "band_mask": 0.3, "mixup": 0.4, "resized_crop": 0.1}},
+    {"pool": "predictions", "pooling": "gem"},
+    {"freeze": "encoder"},
+    {"objectives": [{"kind": "contrastive"}, {"kind": "supcon", "weight": 0.5}]},
+    {"precision": "bf16", "init": "scratch"},
+]
+
+
+@pytest.mark.parametrize("options", RESUMED, ids="+".join)
+@pytest.mark.parametrize("after", [2, 4], ids=["in an epoch", "at its end"])
+def test_stopping_and_resuming_equals_not_having_stopped(
+    tmp_path: Path, options: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolembed.train.start.ModelConfig", tiny_config)
+    options = {"batch_size": 3, "seconds": 0.4, **options}
+    whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options), Quiet())
+    stop = threading.Event()
+    first = Quiet(on_step=lambda step: stop.set() if step == after else None)
+    broken = config(tmp_path, output=str(tmp_path / "broken"), **options)
+    assert not train(broken, first, stop=stop).finished
+    assert first.steps == list(range(1, after + 1))
+    second = Quiet()
+    resumed = train(broken, second, resume=True)
+    assert second.steps[0] == after + 1
+    assert resumed.finished
+    for name in ("model.safetensors", "heads.safetensors"):
+        if (tmp_path / "whole" / name).exists():
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+    timings = {"seconds", "clips_per_second", "waiting"}
+    histories = [
+        [{k: v for k, v in json.loads(line).items() if k not in timings} for line in path.read_text().splitlines()]
+        for path in (tmp_path / "whole" / "history.jsonl", tmp_path / "broken" / "history.jsonl")
+    ]
+    assert histories[0] == histories[1]
+    assert whole.results["metric"] == resumed.results["metric"]
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def kill(step: int) -> None:
+        if step == 5:
+            raise KilledError
+
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    train(config(tmp_path, output=str(tmp_path / "whole")), Quiet())
+    broken = config(tmp_path, output=str(tmp_path / "broken"))
+    with pytest.raises(KilledError):
+        train(broken, Quiet(on_step=kill))
+    with pytest.raises(OutputError, match=r"not finished.*--resume"):
+        train(broken, Quiet())
+    again = Quiet()
+    train(broken, again, resume=True)
+    assert again.steps[0] == 5
+    assert (
+        bundle_files(tmp_path / "whole")["model.safetensors"] == bundle_files(tmp_path / "broken")["model.safetensors"]
+    )
+
+
+def test_resuming_a_run_that_never_reached_a_checkpoint_starts_it(tmp_path: Path) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def kill(step: int) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(config(tmp_path), Quiet(on_step=kill))
+    again = Quiet()
+    assert train(config(tmp_path), again, resume=True).finished
+    assert again.steps[0] == 1
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    results = train(config(tmp_path), Quiet()).results
+    before = bundle_files(tmp_path / "out")
+    again = train(config(tmp_path), Quiet(), resume=True)
+    assert again.finished
+    assert again.results == results
+    assert bundle_files(tmp_path / "out") == before
+
+
+def test_resuming_refuses_other_clips(tmp_path: Path) -> None:
+    stop = threading.Event()
+    train(config(tmp_path), Quiet(on_step=lambda _: stop.set()), stop=stop)
+    (tmp_path / "clips" / "tone0" / "0.wav").unlink()
+    with pytest.raises(OutputError, match="not those"):
+        train(config(tmp_path), Quiet(), resume=True)
+
+
+def test_directories_that_hold_something_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no run to resume"):
+        train(config(tmp_path), Quiet(), resume=True)
+    train(config(tmp_path), Quiet())
+    with pytest.raises(OutputError, match=r"holds a model already.*--overwrite"):
+        train(config(tmp_path), Quiet())
+    assert train(config(tmp_path, seed=1), Quiet(), overwrite=True).finished
+    with FileLock(tmp_path / "out" / ".train.lock"), pytest.raises(OutputError, match="another run"):
+        train(config(tmp_path), Quiet(), overwrite=True)
+
+
+def test_pooling_parameters_move_and_their_path_is_kept(tmp_path: Path) -> None:
+    trained = train(config(tmp_path, pooling="gem", pooling_scope="channel", p=2.0, epochs=4), Quiet())
+    (pool,) = trained.results["pooling"]
+    assert (pool["where"], pool["kind"], pool["parameter"]) == ("features", "gem", "p")
+    assert pool["start"] == [2.0] * 12
+    assert len(set(pool["end"])) > 6
+    assert min(pool["end"]) >= 1
+    learned = load_bundle(tmp_path / "out").network.pools[0]
+    assert learned.p.tolist() == pytest.approx(pool["end"])  # type: ignore[operator]
+
+
+def test_a_bound_on_alpha_is_never_crossed(tmp_path: Path) -> None:
+    watcher = Quiet()
+    options: dict[str, Any] = {"pooling": "autopool", "alpha_max": 0.6, "pooling_lr": 1000.0}
+    train(config(tmp_path, **options), watcher)
+    spans = [(pool.min, pool.max) for record in watcher.records for pool in record.pooling]
+    assert all(0 <= low <= high <= np.float32(0.6) for low, high in spans)
+    assert any(low < high for low, high in spans)
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_sees_each_clip_once(tmp_path: Path) -> None:
+    watcher = Quiet()
+    train(config(tmp_path, freeze="encoder", epochs=4), watcher)
+    start, end = load_bundle(tmp_path / "start").network, load_bundle(tmp_path / "out").network
+    for (name, before), after in zip(start.state_dict().items(), end.state_dict().values(), strict=True):
+        if name.startswith(("encoder", "frontend", "mel_norm")):
+            assert torch.equal(before, after), name
+    assert not torch.equal(start.project.weight, end.project.weight)
+    windows = sum(-(-int(1 + soundfile.info(f).frames // 80) // 32) for f in (tmp_path / "clips").rglob("*.wav"))
+    assert watcher.encoded[-1] == (windows, windows)
+    assert watcher.plans[0].trained_parameters < watcher.plans[0].parameters
+
+
+def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    network = start_model(settings)
+    data = load_data(settings, network, Quiet(), ALONE)
+    assert data is not None
+    run = Run(settings, network, data, ALONE)
+    student = run.learner.student.eval()
+    rows = run.reader().rows(student, data.division.valid)
+    model = poolembed.load(tmp_path / "start", precision="fp32")
+    for clip, embedding in zip(data.division.valid, rows.embeddings, strict=True):
+        expected = torch.from_numpy(model.embed(data.labelled.clips[clip].path))
+        assert float(embedding @ expected) > 0.999, "quantised log-mels lead elsewhere"
+
+
+def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path, init="scratch", model=msgspec.to_builtins(tiny_config(mel_statistics=False)), pooling="max"
+    )
+    network = start_model(settings)
+    data = load_data(settings, network, Quiet(), ALONE)
+    assert data is not None
+    run = Run(settings, network, data, ALONE)
+    student = run.learner.student.eval()
+    halves = run.reader().halves(student, 3)
+    assert halves.shape == (2, 8)
+    assert not torch.allclose(halves[0], halves[1])
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"step \d+.*--lr"):
+        train(config(tmp_path, lr=1e30, clip_norm=1e30), Quiet())
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
+    monkeypatch.setattr("poolembed.train.lesson.Lesson.validate", lambda *_: {"macro_f1": next(scores)})
+    trained = train(config(tmp_path, epochs=5, patience=2), Quiet())
+    assert trained.results["epochs"] == 4
+    assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}
+
+
+def test_broken_clips_cost_only_themselves(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    (tmp_path / "clips" / "tone0" / "broken.wav").write_bytes(b"RIFF no")
+    watcher = Quiet()
+    train(settings, watcher)
+    assert list(watcher.reports[0].dropped) == ["tone0/broken.wav"]
+
+
+def test_no_clip_that_can_be_decoded_is_an_error(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    for path in (tmp_path / "clips").rglob("*.wav"):
+        path.write_bytes(b"RIFF no")
+    with pytest.raises(LabelsError, match=r"none of the 18 clips.*tone0/0.wav"):
+        train(settings, Quiet())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"p": 3.0}, "p is an option of gem"),
+        ({"pooling": "mean", "alpha_max": 3.0}, "alpha_max is an option of autopool"),
+        ({"pooling": "max", "pooling_scope": "scalar"}, "no parameter"),
+        ({"pooling": "mean+max", "pool": "predictions"}, "no probability"),
+        ({"objectives": [{"kind": "supcon"}], "augment": {"mixup": 0.2}}, "mixup"),
+        ({"objectives": [{}, {}]}, "twice"),
+        ({"model": {}}, "scratch"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(config(tmp_path, **options), Quiet())
+
+
+def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_text
+
+    def full(path: Path, *args: Any, **options: Any) -> int:
+        if "results.json" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OutputError, match=r"results.json.*make room"):
+            train(config(tmp_path), Quiet())
+    assert not (tmp_path / "out" / "config.json").exists()
+    again = Quiet()
+    assert train(config(tmp_path), again, resume=True).finished
+    assert again.steps == [], "what was learned was learned again"
+
+
+def test_distilling_learns_a_teachers_vectors(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    keys = sorted(path.relative_to(tmp_path / "clips").as_posix() for path in (tmp_path / "clips").rglob("*.wav"))
+    lines = [{"path": key, "embedding": [5.0 * (key[4] == "0"), 7.0 * (key[4] == "1"), 1.0]} for key in keys]
+    (tmp_path / "teacher.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    objective = {"kind": "distill", "targets": str(tmp_path / "teacher.jsonl")}
+    trained = train(config(tmp_path, objectives=[objective], epochs=40, lr=0.02), Quiet())
+    assert trained.results["metric"]["name"] == "cosine"
+    assert trained.results["metric"]["value"] > 0.7
+
+
+def test_quantising_is_within_half_a_level_of_what_embedding_sees() -> None:
+    floor = tiny_config().frontend.log_floor
+    mel = torch.linspace(np.log(floor), 5, 1000)
+    assert (dequantise(quantise(mel, floor), floor) - mel).abs().max() <= 0.0401
+
+
+def test_crops_are_as_long_as_asked(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips", labels=2)
+    window = WindowShape.of(tiny_config()).frames * 80 / RATE
+    for seconds, windows in ((0.1, 1), (window, 1), (window + 0.01, 2), (None, 3)):
+        settings = config(tmp_path, seconds=seconds)
+        network = start_model(settings)
+        data = load_data(settings, network, Quiet(), ALONE)
+        assert data is not None
+        assert Run(settings, network, data, ALONE).windows == windows
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="epoch"):
+        msgspec.convert({"data": "a", "output": "b", "epoch": 3}, TrainConfig)

@@ -1,0 +1,279 @@
+"""Every batch is a function of the seed and the step, and the crops are what they should be."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from poolembed.errors import UsageError
+from poolembed.labels import Clip
+from poolembed.train.cache import MelCache
+from poolembed.train.sampling import Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
+from tests.conftest import HOP, RATE, noise, tiny_network
+
+pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+
+FRAMES = 32
+LENGTHS = (1, 31, 32, 33, 64, 100, 320)  # mel frames of the clips
+
+
+class TestGenerator:
+    def test_draws_the_same_numbers_everywhere(self) -> None:
+        """Golden: a resumed run may be on another machine, with another NumPy."""
+        assert generator(0, "test").integers(0, 1000, 5).tolist() == [347, 436, 68, 555, 606]
+        assert epoch_order(8, 3, 1).tolist() == [3, 1, 5, 7, 0, 2, 6, 4]
+
+    def test_every_purpose_seed_and_step_has_its_own(self) -> None:
+        keys: list[tuple[int, str, tuple[int, ...]]] = [
+            (seed, purpose, numbers)
+            for seed in (0, 1, 2**32, 2**70)
+            for purpose in ("a", "b")
+            for numbers in ((), (0,), (1,), (0, 0), (0, 1), (10,))
+        ]
+        first = {tuple(generator(s, p, *n).integers(0, 2**63, 2)) for s, p, n in keys}
+        assert len(first) == len(keys)
+
+
+class TestSampler:
+    @settings(deadline=None)
+    @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(1, 3))
+    def test_an_epoch_sees_every_clip_at_most_once(self, n: int, size: int, epoch: int, views: int) -> None:
+        numbers = [7 * i for i in range(n)]
+        sampler = Sampler(numbers, batch_size=size, seed=1, views=views)
+        seen = []
+        for step in range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch):
+            clips = sampler.clips(step).reshape(views, -1)
+            assert (clips == clips[0]).all()
+            assert clips.shape[1] == min(size, n)
+            seen += clips[0].tolist()
+        assert len(set(seen)) == len(seen) > n - min(size, n)
+        assert set(seen) <= set(numbers)
+
+    def test_epochs_differ_and_leave_nobody_out(self) -> None:
+        sampler = Sampler(range(10), batch_size=4, seed=0)
+        epochs = [np.concatenate([sampler.clips(2 * e), sampler.clips(2 * e + 1)]).tolist() for e in range(20)]
+        assert len(set(map(tuple, epochs))) == 20
+        assert {clip for epoch in epochs for clip in epoch} == set(range(10))
+        assert Sampler(range(10), batch_size=4, seed=1).clips(0).tolist() != sampler.clips(0).tolist()
+
+    @pytest.mark.parametrize("ranks", [1, 2, 3])
+    def test_processes_share_what_one_would_have(self, ranks: int) -> None:
+        labels = [["a"], ["b"]] * 20
+        options = {"batch_size": 8, "seed": 5}
+        whole = Sampler(range(40), views=2, partners=labels, **options)
+        parts = [Sampler(range(40), views=2, partners=labels, rank=r, ranks=ranks, **options) for r in range(ranks)]
+        for step in range(7):
+            expected = whole.clips(step).reshape(2, -1)
+            spare = np.full(16, 50)
+            starts = whole.starts(step, spare).reshape(2, -1)
+            for rank, part in enumerate(parts):
+                clips = part.clips(step)
+                np.testing.assert_array_equal(clips.reshape(2, -1), expected[:, rank::ranks])
+                mine = part.starts(step, np.full(len(clips), 50))
+                np.testing.assert_array_equal(mine.reshape(2, -1), starts[:, rank::ranks])
+
+    def test_too_few_clips_for_the_processes(self) -> None:
+        with pytest.raises(UsageError, match="too few for 4"):
+            Sampler(range(3), batch_size=8, seed=0, ranks=4)
+        with pytest.raises(UsageError):
+            Sampler([], batch_size=8, seed=0)
+
+    def test_crops_begin_anywhere_they_can(self) -> None:
+        sampler = Sampler(range(4), batch_size=4, seed=0)
+        spare = np.array([-3, 0, 1, 9])
+        starts = np.stack([sampler.starts(step, spare) for step in range(3000)])
+        assert (starts >= 0).all()
+        assert (starts <= np.maximum(spare, 0)).all()
+        counts = np.bincount(starts[:, 3], minlength=10)
+        # Chi-square with 9 degrees of freedom; beyond 27.9 in one of a thousand seeds.
+        assert ((counts - 300) ** 2 / 300).sum() < 27.9
+        assert abs(starts[:, 2].mean() - 0.5) < 0.05
+
+    def test_views_of_a_clip_are_cropped_apart(self) -> None:
+        sampler = Sampler(range(8), batch_size=8, seed=0, views=2)
+        starts = sampler.starts(0, np.full(16, 1000)).reshape(2, -1)
+        assert (starts[0] != starts[1]).any()
+        assert (sampler.starts(1, np.full(16, 1000)) != starts.reshape(-1)).any()
+
+
+class TestPartners:
+    LABELS: tuple[list[str], ...] = (["a"], ["a"], ["a", "b"], ["b"], ["lonely"], [], ["a", "lonelier"])
+
+    def pairs(self) -> Counter[tuple[int, int]]:
+        sampler = Sampler([10 + i for i in range(7)], batch_size=7, seed=0, views=2, partners=self.LABELS)
+        count: Counter[tuple[int, int]] = Counter()
+        for step in range(400):
+            first, second = sampler.clips(step).reshape(2, -1).tolist()
+            count.update(zip(first, second, strict=True))
+        return count
+
+    def test_share_a_label_and_are_never_the_clip_itself_unless_it_is_alone(self) -> None:
+        for (first, second), _ in self.pairs().items():
+            mine, theirs = self.LABELS[first - 10], self.LABELS[second - 10]
+            if first in (14, 15):
+                assert first == second
+            else:
+                assert first != second
+                assert set(mine) & set(theirs)
+
+    def test_every_partner_is_as_likely(self) -> None:
+        pairs = self.pairs()
+        for first, partners in {10: (11, 12, 16), 16: (10, 11, 12)}.items():
+            counts = np.array([pairs[first, second] for second in partners])
+            assert counts.sum() == 400
+            assert ((counts - 400 / 3) ** 2 / (400 / 3)).sum() < 13.8  # 2 degrees of freedom, one seed of a thousand
+
+    def test_labels_are_drawn_first(self) -> None:
+        """A clip of a common and a rare label has as many partners of the one as of the other."""
+        pairs = self.pairs()
+        assert 150 < pairs[12, 13] < 250
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[MelCache, list[int | None]]:
+    """One clip of each length, and one that could not be decoded."""
+    root = tmp_path_factory.mktemp("clips")
+    clips = []
+    for seed, frames in enumerate(LENGTHS):
+        soundfile.write(root / f"{seed}.wav", noise((frames - 1) * HOP + 1, seed), RATE, subtype="FLOAT")
+        clips.append(Clip(str(root / f"{seed}.wav"), str(seed), {}))
+    clips.insert(2, Clip(str(root / "gone.wav"), "gone", {}))
+    cache = MelCache(root / "cache", tiny_network().frontend)
+    rows = cache.fill(clips, workers=2, limit_gb=1).rows
+    assert [cache.frames(row) for row in rows if row is not None] == list(LENGTHS)
+    return cache, rows
+
+
+NUMBERS = (0, 1, 3, 4, 5, 6, 7)  # those of the clips that were decoded
+
+
+class TestCrops:
+    @pytest.mark.parametrize("windows", [1, 2, 5])
+    def test_are_stretches_of_the_clips(self, cache: tuple[MelCache, list[int | None]], windows: int) -> None:
+        mels, rows = cache
+        crops = Crops(mels, rows, window_frames=FRAMES)
+        sampler = Sampler(NUMBERS, batch_size=7, seed=0, views=2)
+        length = windows * FRAMES
+        begun = set()
+        for step in range(20):
+            batch = crops.batch(sampler, step, windows)
+            assert batch.mel.shape == (14, windows, FRAMES, mels.n_mels)
+            assert batch.mel.dtype == torch.uint8
+            assert batch.clips.tolist() == sampler.clips(step).tolist()
+            for mel, frames, clip, row in zip(batch.mel, batch.frames, batch.clips, batch.rows, strict=True):
+                assert rows[clip] == row
+                whole = mels.with_tail(int(row))
+                assert frames == min(mels.frames(int(row)), length)
+                flat = mel.flatten(0, 1).numpy()
+                (start,) = [
+                    at
+                    for at in range(max(1, mels.frames(int(row)) - length + 1))
+                    if np.array_equal(flat[:frames], whole[at : at + int(frames)])
+                ]
+                begun.add((int(row), start))
+                tail = whole[start:][:length]
+                np.testing.assert_array_equal(flat[: len(tail)], tail)
+                assert not flat[len(tail) :].any()
+        longest = [start for row, start in begun if row == len(LENGTHS) - 1]
+        assert len(longest) > 15
+
+    def test_are_a_function_of_the_step(self, cache: tuple[MelCache, list[int | None]]) -> None:
+        crops = Crops(*cache, window_frames=FRAMES)
+
+        def batches(steps: list[int]) -> dict[int, NDArray[np.uint8]]:
+            sampler = Sampler(NUMBERS, batch_size=3, seed=4)
+            return {step: crops.batch(sampler, step, 2).mel.numpy() for step in steps}
+
+        forwards, alone = batches([0, 1, 2, 3, 4, 5]), batches([5, 2])
+        for step, mel in alone.items():
+            np.testing.assert_array_equal(mel, forwards[step])
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+    def test_whole_clips_are_whole(self, cache: tuple[MelCache, list[int | None]], batch_size: int) -> None:
+        mels, rows = cache
+        crops = Crops(mels, rows, window_frames=FRAMES)
+        order = [7, 0, 3, 1, 6]
+        batches = list(crops.whole(order, batch_size))
+        assert all(len(batch.mel) == batch_size for batch in batches[:-1])
+        assert all(batch.mel.shape[1] == 1 for batch in batches)
+        clips = torch.cat([batch.clips for batch in batches])
+        assert list(dict.fromkeys(clips.tolist())) == order
+        for number in order:
+            mine = clips == number
+            frames = torch.cat([batch.frames for batch in batches])[mine]
+            levels = torch.cat([batch.mel for batch in batches])[mine].flatten(0, 2).numpy()
+            row = rows[number]
+            assert row is not None
+            assert frames[:-1].tolist() == [FRAMES] * (len(frames) - 1)
+            assert frames.sum() == mels.frames(row)
+            np.testing.assert_array_equal(levels[: mels.frames(row)], mels.clip(row))
+            np.testing.assert_array_equal(levels[: len(mels.with_tail(row))], mels.with_tail(row)[: len(levels)])
+            assert not levels[len(mels.with_tail(row)) :].any()
+
+    def test_no_clips(self, cache: tuple[MelCache, list[int | None]]) -> None:
+        assert list(Crops(*cache, window_frames=FRAMES).whole([], 3)) == []
+
+    @given(st.lists(st.integers(1, 200), min_size=1), st.integers(1, 50))
+    @settings(deadline=None)
+    def test_window_starts(self, frames: list[int], window: int) -> None:
+        clips = np.arange(len(frames))[::-1]
+        numbers, starts = window_starts(clips, np.array(frames), window)
+        expected = [(clip, start) for clip in clips for start in range(0, frames[clip], window)]
+        assert list(zip(numbers, starts, strict=True)) == expected
+
+    def test_moving(self, cache: tuple[MelCache, list[int | None]]) -> None:
+        batch = Crops(*cache, window_frames=FRAMES).batch(Sampler(NUMBERS, batch_size=3, seed=4), 0, 1)
+        moved = batch.to(torch.device("meta"))
+        assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+        assert batch.mel.device.type == "cpu"
+
+
+class TestPrefetcher:
+    def test_makes_everything_in_order(self) -> None:
+        with Prefetcher(lambda number: number**2, range(50)) as squares:
+            assert list(squares) == [number**2 for number in range(50)]
+            assert list(squares) == []
+
+    def test_an_error_comes_in_its_place(self) -> None:
+        def make(number: int) -> int:
+            if number == 3:
+                raise ValueError("three")
+            return number
+
+        taken: list[int] = []
+        with pytest.raises(ValueError, match="three"), Prefetcher(make, range(50)) as numbers:
+            for number in numbers:
+                taken.append(number)
+        assert taken == [0, 1, 2]
+
+    def test_keeps_only_a_few_ahead(self) -> None:
+        made: list[int] = []
+        with Prefetcher(made.append, range(1000), ahead=2) as things:
+            next(things)
+            time.sleep(0.3)
+            assert len(made) <= 1 + 2 + 1  # taken, waiting, in hand
+
+    @pytest.mark.parametrize("taken", [0, 1, 5])
+    def test_ends_when_it_is_left(self, taken: int) -> None:
+        with Prefetcher(lambda number: number, range(1000)) as numbers:
+            for _ in range(taken):
+                next(numbers)
+        assert list(numbers) == []  # and no thread is left, which no_new_threads sees to
+
+    def test_says_how_long_was_waited(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = iter([10.0, 12.5, 20.0, 20.25, 30.0, 30.0])
+        monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+        with Prefetcher(lambda number: number, range(2)) as numbers:
+            assert numbers.waited == 0
+            assert next(numbers) == 0
+            assert numbers.waited == 2.5
+            list(numbers)
+            assert numbers.waited == 2.75
