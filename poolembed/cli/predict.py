@@ -60,10 +60,10 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, an object per song.")] = False,
 ) -> None:
     """Label songs: what a model that was trained on labelled clips hears in them, with probabilities."""
-    from poolembed.text import printable
     from poolembed.embed.run import find_songs
     from poolembed.embed.song import Failed
     from poolembed.predict import load_predictor
+    from poolembed.text import printable
 
     songs = find_songs(inputs)
     predictor = load_predictor(model, columns=head)
@@ -97,8 +97,8 @@ def predict(
 
 
 def _as_lines(path: str, song: Prediction, heads: Sequence[HeadConfig], count: int, threshold: float) -> str:
-    from poolembed.text import printable
     from poolembed.predict import top
+    from poolembed.text import printable
 
     lines = []
     for head in heads:
