@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from poolembed import __version__
+from poolembed.cli.compare import HELP as COMPARE_HELP
+from poolembed.cli.compare import compare
 from poolembed.cli.embed import HELP as EMBED_HELP
 from poolembed.cli.embed import embed
 from poolembed.cli.evaluate import HELP as EVALUATE_HELP
@@ -51,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(help=COMPARE_HELP)(compare)
 app.command(help=EMBED_HELP)(embed)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command(help=MODELS_HELP)(models)

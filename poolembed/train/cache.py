@@ -26,6 +26,7 @@ from poolembed.embed.windows import WindowShape, cut_windows
 from poolembed.errors import AudioError, OutputError
 from poolembed.labels import Clip
 from poolembed.nn.frontend import LogMel
+from poolembed.text import size
 from poolembed.train.decoding import Decoding, Progress, guess_seconds
 from poolembed.train.store import ROWS, Entry, Store, Stretch, alone, check_disk
 
@@ -223,8 +224,8 @@ class MelCache:
         needed = per_second * guess_seconds(missing)
         if store.size + needed > limit_gb * 1e9:
             raise OutputError(
-                f"the log-mels of {len(missing)} clips need about {needed / 1e9:.3g} GB, and the cache {self.folder}, "
-                f"which holds {store.size / 1e9:.3g} GB, may grow to {limit_gb:g} GB",
+                f"the log-mels of {len(missing)} clips need about {size(needed)}, and the cache {self.folder}, "
+                f"which holds {size(store.size)}, may grow to {size(limit_gb * 1e9)}",
                 hint="raise --cache-limit, or name an empty directory with --cache if it holds clips of other runs",
             )
         check_disk(self.folder, needed, f"the log-mels of {len(missing)} clips")

@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from poolembed.embed.outputs.files import replacing, writing
@@ -40,11 +40,8 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]]
     flat = {name: t.clone().contiguous() for name, t in flat.items()}
     header = {"poolembed_checkpoint": str(VERSION), "state": json.dumps(state)}
     path = directory / NAME
-    with writing(path), replacing(path, directory) as part:
-        try:
-            save_file(flat, part, metadata=header)
-        except safetensors.SafetensorError as error:  # its word for an OSError
-            raise OSError(str(error)) from error
+    with writing(path, f"--resume {directory} goes on from the checkpoint before"), replacing(path, directory) as part:
+        part.write_bytes(save(flat, metadata=header))
 
 
 def load_checkpoint(directory: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -81,6 +81,6 @@ class Recording:
         """One more line."""
         self._lines.append(json.dumps(record.as_json()))
         path = self._output / HISTORY
-        with writing(path), replacing(path, self._output) as part:
+        with writing(path, f"--resume {self._output} goes on"), replacing(path, self._output) as part:
             part.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
         self._watcher.epoch(record, best)

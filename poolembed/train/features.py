@@ -26,6 +26,7 @@ from poolembed.embed.device import BATCH_SIZES
 from poolembed.embed.outputs.files import open_bytes, write_at
 from poolembed.errors import OutputError
 from poolembed.nn.model import Features, SongModel
+from poolembed.text import size
 from poolembed.train.cache import STEP, MelCache, dequantise
 from poolembed.train.sampling import Crops, Sampler, window_starts
 from poolembed.train.store import alone, check_disk
@@ -225,7 +226,7 @@ class FeatureCache:
         what = f"the features of {len(self._lengths)} clips"
         if self.size > limit_gb * 1e9:
             raise OutputError(
-                f"{what} need {self.size / 1e9:.3g} GB, and the cache {self.folder.parent} may hold {limit_gb:g} GB",
+                f"{what} need {size(self.size)}, and the cache {self.folder.parent} may hold {size(limit_gb * 1e9)}",
                 hint="raise --cache-limit, or train on fewer clips, or train the encoder too",
             )
         check_disk(self.folder.parent, self.size, what)

@@ -13,7 +13,7 @@ from typing import Any
 from poolembed import bundle
 from poolembed.embed.device import choose_device, choose_precision
 from poolembed.embed.outputs.files import replacing, writing
-from poolembed.errors import UsageError
+from poolembed.errors import PoolembedError, UsageError
 from poolembed.labels import DataReport
 from poolembed.nn.model import SongModel
 from poolembed.train import checkpoint
@@ -94,12 +94,17 @@ def train(
             watcher = Recording(watcher, output)
         else:
             watcher = _Mute()
-        network = start_model(config)
-        data = load_data(config, network, watcher, where, stop)
-        if data is None:
-            return Trained(output, {}, {}, finished=False)
+        try:
+            network = start_model(config)
+            data = load_data(config, network, watcher, where, stop)
+            if data is None:
+                return Trained(output, {}, {}, finished=False)
+            run = Run(config, network, data, where)
+        except PoolembedError:
+            if not resume:  # nothing began that could be resumed: the same command may be given again
+                (output / RUN).unlink(missing_ok=True)
+            raise
         lost = {key: data.labelled.dropped[key] for key in sorted(data.labelled.lost)}
-        run = Run(config, network, data, where)
         resumed = resume and (output / checkpoint.NAME).exists()
         fitted = run.fit(watcher, directory=output, resume=resumed, stop=stop)
         if fitted is None or not fitted.finished:
@@ -237,7 +242,7 @@ def _write(
     output: Path, config: TrainConfig, student: Student, data: Data, results: dict[str, Any], report: bool
 ) -> None:
     """Everything that a finished run leaves; the bundle's ``config.json`` last."""
-    with writing(output / RESULTS), replacing(output / RESULTS, output) as part:
+    with writing(output / RESULTS, f"--resume {output} goes on"), replacing(output / RESULTS, output) as part:
         part.write_text(json.dumps(results, indent=1), encoding="utf-8")
     if report:
         write_report(output)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from poolembed.embed.outputs.files import open_bytes, replacing, write_at
 from poolembed.errors import OutputError
+from poolembed.text import size
 
 ROWS, INDEX = "mel.u8", "index.jsonl"
 
@@ -68,7 +69,7 @@ def check_disk(folder: Path, needed: float, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            f"{what} need about {needed / 1e9:.3g} GB, and the disk of {folder} has {free / 1e9:.3g} GB left",
+            f"{what} need about {size(needed)}, and the disk of {folder} has {size(free)} left",
             hint="make room, or name a directory on another disk with --cache",
         )
 
@@ -200,7 +201,7 @@ class Store:
         at = self._end * self._width + written
         if at + len(data) > limit:
             raise OutputError(
-                f"the log-mel cache {self.directory} has reached its limit of {limit / 1e9:.3g} GB",
+                f"the log-mel cache {self.directory} has reached its limit of {size(limit)}",
                 hint="raise it with --cache-limit, or name an empty directory with --cache if it holds clips of other "
                 "runs; what is in it is kept",
             )

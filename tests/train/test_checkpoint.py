@@ -53,8 +53,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OutputError, match=r"No space left on device.*make room"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*make room.*--resume"):
         save_checkpoint(tmp_path, {"a": {"x": torch.zeros(2)}}, {"step": 2})
     groups, state = load_checkpoint(tmp_path)
     assert state == {"step": 1}

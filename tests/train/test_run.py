@@ -335,3 +335,10 @@ def test_crops_are_as_long_as_asked(tmp_path: Path) -> None:
 def test_unknown_keys_are_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="epoch"):
         msgspec.convert({"data": "a", "output": "b", "epoch": 3}, TrainConfig)
+
+
+def test_a_run_that_could_not_begin_leaves_the_directory_free(tmp_path: Path) -> None:
+    broken = config(tmp_path, data=str(tmp_path / "nowhere.csv"))
+    with pytest.raises(LabelsError, match=r"nowhere.csv"):
+        train(broken, Quiet())
+    assert train(config(tmp_path), Quiet()).finished

@@ -19,12 +19,11 @@ _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, way_on: str = "the same command again continues where this one stopped") -> Iterator[None]:
     """Turn an OSError inside the block into an OutputError about ``path``, with the way on."""
     try:
         yield
     except OSError as error:
-        way_on = "the same command again continues where this one stopped"
         if error.errno in _FULL:
             way_on = f"make room; {way_on}"
         elif error.errno in _FORBIDDEN:
