@@ -1,0 +1,166 @@
+"""One run of a study: trained by `poolembed.train`, scored on the test side, and written down."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from poolembed.compare.contenders import Trial
+from poolembed.compare.scoring import score, scored
+from poolembed.embed.outputs.files import PART, writing
+from poolembed.labels import DataReport
+from poolembed.train.config import TrainConfig
+from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.run import train
+
+RUNS, MODELS, WORK = "runs", "models", "work"
+"""Folders of a study's directory: what is written down of each run, the models of final runs, runs in the making."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What a worker is given.
+
+    Attributes:
+        id: names pooling and seed, and all else that the result depends on by a hash.
+        directory: of the study.
+        pooling: name of the contender.
+        trial: what the search tries or has chosen.
+        seed: of the run.
+        test: table of the clips to score on, and the model is kept; None in the search, which must not see them.
+        config: of the run.
+    """
+
+    id: str
+    directory: str
+    pooling: str
+    trial: Trial
+    seed: int
+    test: str | None
+    config: TrainConfig
+
+    @property
+    def record(self) -> Path:
+        """Where the result is written; it is there exactly if the run is done."""
+        return Path(self.directory) / RUNS / f"{self.id}.json"
+
+    @property
+    def model(self) -> Path:
+        """Where the model of a final run is kept."""
+        return Path(self.directory) / MODELS / self.id
+
+
+class Learned(Struct, frozen=True):
+    """A pooling's parameter: which, and its values at the start and in the end, one or one per channel."""
+
+    parameter: str
+    start: list[float]
+    end: list[float]
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """What is written down of a run.
+
+    Attributes:
+        id: of its job.
+        pooling: name of the contender.
+        trial: what the search tried or chose.
+        seed: of the run.
+        valid: metrics of the best epoch on the validation side.
+        metric: the one of `valid` that chose the epoch.
+        test: metrics on the test side; {} in the search.
+        losses: mean training loss of each epoch.
+        curve: the metric on the validation side, of each epoch.
+        learned: alpha or p, if the pooling has one.
+        parameters: of the network and its head.
+        clips_per_second: in training steps, the median over epochs.
+        seconds: the whole run.
+    """
+
+    id: str
+    pooling: str
+    trial: Trial
+    seed: int
+    valid: dict[str, float]
+    metric: str
+    test: dict[str, float]
+    losses: list[float]
+    curve: list[float]
+    learned: Learned | None
+    parameters: int
+    clips_per_second: float
+    seconds: float
+
+
+class _Epochs:
+    """Watches a run for its losses."""
+
+    def __init__(self) -> None:
+        self.records: list[EpochRecord] = []
+
+    def data(self, report: DataReport) -> None: ...
+    def caching(self, done: int, total: int) -> None: ...
+    def encoding(self, done: int, total: int) -> None: ...
+    def begin(self, plan: Plan) -> None: ...
+    def step(self, step: int, loss: float, clips: int) -> None: ...
+
+    def epoch(self, record: EpochRecord, best: bool) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
+def perform(job: Job) -> Record:
+    """Train, score, write the record; a run that was cut off before starts again.
+
+    Raises:
+        PoolembedError: the run failed; nothing is written.
+    """
+    output = Path(job.config.output)
+    watcher = _Epochs()
+    results = train(job.config, watcher, overwrite=True, report=False).results
+    record = Record(
+        id=job.id,
+        pooling=job.pooling,
+        trial=job.trial,
+        seed=job.seed,
+        valid=results["valid"],
+        metric=results["metric"]["name"],
+        test={} if job.test is None else score(scored(output, job.test, job.config), job.config),
+        losses=[epoch.train["loss"] for epoch in watcher.records],
+        curve=[epoch.valid[epoch.metric] for epoch in watcher.records],
+        learned=_learned(results, job.config.pool),
+        parameters=results["parameters"],
+        clips_per_second=results["clips_per_second"],
+        seconds=results["seconds"],
+    )
+    with writing(job.record):
+        if job.test is None:
+            shutil.rmtree(output)
+        else:
+            shutil.rmtree(job.model, ignore_errors=True)
+            job.model.parent.mkdir(exist_ok=True)
+            output.rename(job.model)
+        job.record.parent.mkdir(exist_ok=True)
+        partial = job.record.with_name(f".{job.record.name}.{os.getpid()}{PART}")
+        partial.write_bytes(msgspec.json.encode(record))
+        partial.replace(job.record)
+    return record
+
+
+def read_record(job: Job) -> Record | None:
+    """What an earlier study wrote down of this run; None if it did not come to that, or not to the end."""
+    try:
+        return msgspec.json.decode(job.record.read_bytes(), type=Record)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _learned(results: dict[str, Any], pool: str) -> Learned | None:
+    for each in results["pooling"]:
+        if each["where"].startswith(pool):
+            return Learned(each["parameter"], each["start"], each["end"])
+    return None
