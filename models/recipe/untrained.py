@@ -20,7 +20,7 @@ from poolembed.audio.find import find_audio
 from poolembed.audio.source import open_source
 from poolembed.bundle import save_bundle
 from poolembed.nn.config import ModelConfig
-from poolembed.nn.frontend import librosa_filterbank
+from poolembed.nn.frontend import mel_filterbank
 from poolembed.nn.model import SongModel
 
 SEED = 20
@@ -48,7 +48,7 @@ def main(target: str) -> None:
     """Write the bundle to the directory `target`."""
     torch.manual_seed(SEED)
     config = ModelConfig()
-    network = SongModel(config, librosa_filterbank(config.frontend))
+    network = SongModel(config, mel_filterbank(config.frontend))
     nn.init.orthogonal_(network.project.weight)
     nn.init.zeros_(network.project.bias)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]

@@ -201,11 +201,11 @@ def _range(records: Sequence[Record]) -> LearnedRange | None:
 def _budget(study: Study) -> str:
     searched = sum(len(records) for records in study.searched.values())
     final = sum(len(records) for records in study.final.values())
-    return (
+    search = (
         f"{TRIALS} runs of one seed to search the learning rate and the start of each pooling that learns, chosen on "
-        f"the validation side, {searched} in all; then {final} runs of {study.config.seeds} other seeds, each scored "
-        f"once on the test side"
+        f"the validation side, {searched} in all; then "
     )
+    return f"{search if searched else ''}{final} runs of {study.config.seeds} seeds, each scored once on the test side"
 
 
 def _without_paths(study: Study) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from poolembed.train.lesson import columns_of
 from poolembed.train.run import LONGEST_CROP
 from poolembed.train.start import SCRATCH, start_model
 
-VERSION = 1
+VERSION = 2
 """Of what a run's result depends on; raised, all runs are done again."""
 
 CACHE, TABLES = "cache", "tables"

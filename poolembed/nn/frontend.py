@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from poolembed.nn.config import FrontendConfig
@@ -25,7 +28,7 @@ class LogMel(nn.Module):
 
     Args:
         config: rates and sizes.
-        filterbank: mel filterbank ``(n_mels, n_fft // 2 + 1)``; a bundle stores librosa's.
+        filterbank: mel filterbank ``(n_mels, n_fft // 2 + 1)``; a bundle stores its own, see `mel_filterbank`.
 
     Shape:
         - input: ``(B, (W - 1) * hop_length + n_fft)`` samples, float32, full scale 1.
@@ -72,22 +75,30 @@ class LogMel(nn.Module):
         return self.power(samples).clamp_min(self.config.log_floor).log()
 
 
-def librosa_filterbank(config: FrontendConfig) -> Tensor:
-    """Librosa's Slaney mel filterbank ``(n_mels, n_fft // 2 + 1)``, for a bundle in the making.
+def mel_filterbank(config: FrontendConfig) -> Tensor:
+    """Slaney's mel filterbank ``(n_mels, n_fft // 2 + 1)``: triangles of equal area (Slaney, Auditory Toolbox, 1998).
 
-    Raises:
-        ImportError: librosa, which embedding does not need, is not installed (``pip install 'poolembed[bundle]'``).
+    The one that ``librosa.filters.mel(htk=False, norm="slaney")`` makes, without librosa, which is heavy: mels are
+    linear in frequency up to 1 kHz, 15 of them, and logarithmic above, 27 of them from 1 to 6.4 kHz.
     """
-    import librosa
+    low, high = _mel(np.array([config.f_min, config.f_max]))
+    edges = _hz(np.linspace(low, high, config.n_mels + 2))
+    bins = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    area = 2 / (edges[2:] - edges[:-2])
+    bank = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)  # rounded here, as librosa does
+    return torch.from_numpy((bank * area[:, None]).astype(np.float32))
 
-    return torch.from_numpy(
-        librosa.filters.mel(
-            sr=config.sample_rate,
-            n_fft=config.n_fft,
-            n_mels=config.n_mels,
-            fmin=config.f_min,
-            fmax=config.f_max,
-            htk=False,
-            norm="slaney",
-        )
-    )
+
+_LINEAR, _KNEE, _STEP = 200 / 3, 1000.0, math.log(6.4) / 27  # Hz per mel, Hz, and nats per mel above it
+
+
+def _mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    above: NDArray[np.float64] = _KNEE / _LINEAR + np.log(np.maximum(hz, _KNEE) / _KNEE) / _STEP
+    return np.where(hz < _KNEE, hz / _LINEAR, above)
+
+
+def _hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    above: NDArray[np.float64] = _KNEE * np.exp(_STEP * (mel - _KNEE / _LINEAR))
+    return np.where(mel < _KNEE / _LINEAR, mel * _LINEAR, above)

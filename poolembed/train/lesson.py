@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from poolembed.errors import UsageError
+from poolembed.errors import TrainingError, UsageError
 from poolembed.evaluate import metrics
 from poolembed.evaluate.retrieval import retrieve
 from poolembed.labels import Division, Labelled
@@ -122,6 +122,8 @@ class Classify(Aim):
         """Macro-F1, and accuracy or mean average precision."""
         where = self.labelled(valid)
         true, scores = self.column.true([valid[place] for place in where]), self.probabilities(rows)[where]
+        if not np.isfinite(scores).all():
+            raise TrainingError("the model's scores are no numbers any more", hint="lower --lr, or --precision fp32")
         f1 = metrics.macro_f1(true, scores)
         if self.column.multi_label:
             return metrics.mean_average_precision(true, scores), f1

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from poolembed import bundle
 from poolembed.embed.device import choose_device, choose_precision
 from poolembed.embed.outputs.files import replacing, writing
@@ -131,6 +133,8 @@ class Run:
         self.config, self.data, self.where = config, data, where
         if config.init == SCRATCH:
             set_band_statistics(network, data.cache, [data.rows[index] for index in data.division.train])
+        # Again, whatever was drawn for the model: runs that differ in their pooling alone have the same heads.
+        torch.manual_seed(config.seed)
         self.lesson = Lesson(config, network.config, data.labelled, data.division)
         self.precision = choose_precision(config.precision, where.device)
         student = Student(network, [aim.head for aim in self.lesson.classified], self.precision)

@@ -11,7 +11,7 @@ import torch
 from poolembed.bundle import load_bundle
 from poolembed.errors import UsageError
 from poolembed.nn.config import ModelConfig, PoolingConfig
-from poolembed.nn.frontend import librosa_filterbank
+from poolembed.nn.frontend import mel_filterbank
 from poolembed.nn.model import SongModel
 from poolembed.train.cache import MelCache, dequantise
 from poolembed.train.config import TrainConfig
@@ -35,7 +35,7 @@ def start_model(config: TrainConfig) -> SongModel:
     torch.manual_seed(config.seed)
     if config.init == SCRATCH:
         model = config.model or ModelConfig()
-        return SongModel(_with_pooling(model, config), _filterbank(model))
+        return SongModel(_with_pooling(model, config), mel_filterbank(model.frontend))
     if config.model is not None:
         raise UsageError("the architecture [model] is for --init scratch", hint="a bundle brings its own")
     network = load_bundle(config.init).network
@@ -105,16 +105,3 @@ def _with_pooling(model: ModelConfig, config: TrainConfig) -> ModelConfig:
     if config.pool == "predictions":  # the options are for the pooling of the predictions
         return model
     return msgspec.structs.replace(model, pooling=pooling_asked(config, model.pooling))
-
-
-def _filterbank(model: ModelConfig) -> torch.Tensor:
-    base = load_bundle("base").network.frontend
-    if base.config == model.frontend:
-        return base.filterbank
-    try:
-        return librosa_filterbank(model.frontend)
-    except ImportError as error:
-        raise UsageError(
-            "a front end unlike that of the model base needs librosa's mel filterbank",
-            hint="pip install 'poolembed[bundle]'",
-        ) from error

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio import open_source
 from poolembed.nn.config import FrontendConfig
-from poolembed.nn.frontend import LogMel, librosa_filterbank
+from poolembed.nn.frontend import LogMel, mel_filterbank
 from poolembed.nn.pooling import AutoPool, GeMPool, MaxPool, MeanPool, TemporalPool
 from tests.benchmarks.common import CLIPS, RESULTS
 
@@ -53,7 +53,7 @@ STYLE: Any = {
 def frame_feature() -> tuple[NDArray[np.float64], torch.Tensor]:
     """Times in seconds, and the feature ``(1, 1, T)``."""
     config = FrontendConfig()
-    frontend = LogMel(config, librosa_filterbank(config))
+    frontend = LogMel(config, mel_filterbank(config))
     with open_source(str(CLIP), config.sample_rate) as source:
         samples = np.concatenate(list(source.blocks()))[: round(SECONDS * config.sample_rate)]
     loudness = frontend(torch.from_numpy(samples).unsqueeze(0))[0, :, BAND]

@@ -80,7 +80,7 @@ def test_all_runs_fail(cli: Cli, data: Path) -> None:
 def test_ctrl_c_finishes_the_runs_in_hand(environment: None, data: Path) -> None:
     small = ["--init", str(data / "start"), *SMALL[:-2], "--jobs", "2"]
     arguments = command("compare", data / "labels.csv", "-o", "study", *small)
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         while b"4 runs" not in process.stderr.readline():
             pass

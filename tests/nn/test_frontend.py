@@ -27,7 +27,7 @@ from torch import Tensor
 
 from poolembed.embed.windows import WindowShape, cut_windows
 from poolembed.nn.config import FrontendConfig
-from poolembed.nn.frontend import LogMel, librosa_filterbank
+from poolembed.nn.frontend import LogMel, mel_filterbank
 
 Samples = NDArray[np.float32]
 
@@ -73,7 +73,7 @@ def windowed(
     samples: Samples, config: FrontendConfig, *, window_frames: int = FRAMES, block: int = 1000
 ) -> tuple[Tensor, LogMel]:
     """Mel power of a song computed window by window, each by itself, padding cut off; and the front end used."""
-    frontend = LogMel(config, librosa_filterbank(config))
+    frontend = LogMel(config, mel_filterbank(config))
     shape = WindowShape(window_frames, config.hop_length, config.n_fft)
     parts = []
     for window in cut_windows(blocks_of(samples, block), shape):
@@ -210,7 +210,7 @@ def test_edge_frames_are_those_of_one_window_over_the_song() -> None:
 
 
 def test_call_is_the_log_of_the_power_above_the_floor() -> None:
-    frontend = LogMel(SMALL, librosa_filterbank(SMALL))
+    frontend = LogMel(SMALL, mel_filterbank(SMALL))
     samples = torch.from_numpy(np.stack([noise(1000), 1e-4 * noise(1000, 1), np.zeros(1000, np.float32)]))
     mel, power = frontend(samples), frontend.power(samples)
     assert mel.shape == power.shape == (3, 1 + (1000 - SMALL.n_fft) // SMALL.hop_length, SMALL.n_mels)
@@ -221,7 +221,7 @@ def test_call_is_the_log_of_the_power_above_the_floor() -> None:
 
 
 def test_rows_do_not_see_each_other() -> None:
-    frontend = LogMel(SMALL, librosa_filterbank(SMALL))
+    frontend = LogMel(SMALL, mel_filterbank(SMALL))
     samples = torch.from_numpy(np.stack([noise(1000, seed) for seed in range(5)]))
     batched = frontend.power(samples)
     for row, alone in enumerate(samples):
@@ -231,7 +231,7 @@ def test_rows_do_not_see_each_other() -> None:
 @pytest.mark.parametrize("amp", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(amp: torch.dtype) -> None:
     # The power of a full-scale sine, (n_fft / 4)² = 262144, is beyond float16's 65504.
-    frontend = LogMel(FULL, librosa_filterbank(FULL))
+    frontend = LogMel(FULL, mel_filterbank(FULL))
     time = torch.arange(3 * FULL.n_fft) / FULL.sample_rate
     samples = torch.sin(2 * torch.pi * 440 * time).unsqueeze(0)
     plain = frontend(samples)
@@ -242,7 +242,7 @@ def test_autocast_changes_nothing(amp: torch.dtype) -> None:
 
 
 def test_filterbank_is_librosas_and_checked() -> None:
-    bank = librosa_filterbank(SMALL)
+    bank = mel_filterbank(SMALL)
     assert bank.dtype == torch.float32
     expected = librosa.filters.mel(sr=8000, n_fft=256, n_mels=20, fmin=0.0, fmax=4000.0, htk=False, norm="slaney")
     assert torch.equal(bank, torch.from_numpy(expected))
@@ -251,7 +251,7 @@ def test_filterbank_is_librosas_and_checked() -> None:
 
 
 def test_filterbank_travels_in_the_state_dict() -> None:
-    full = LogMel(SMALL, librosa_filterbank(SMALL))
+    full = LogMel(SMALL, mel_filterbank(SMALL))
     empty = LogMel(SMALL)
     assert list(full.state_dict()) == ["filterbank"], "what a bundle stores: no parameter, no window function"
     empty.load_state_dict(full.state_dict(), strict=True)

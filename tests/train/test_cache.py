@@ -486,7 +486,7 @@ class TestRoom:
         clips = [clip(song) for song in songs]
         for patience in (1, 1 << 20):
             monkeypatch.setattr(store, "PATIENCE", patience)
-            with pytest.raises(OutputError, match="limit of 1e-05 GB") as caught:
+            with pytest.raises(OutputError, match=r"limit of 0\.01 MB") as caught:
                 fill(MelCache(tmp_path, FRONTEND), clips, limit_gb=1e-5)
             assert "--cache" in str(caught.value.hint)
         (mel,) = tmp_path.rglob(store.ROWS)
@@ -496,7 +496,7 @@ class TestRoom:
     def test_a_small_disk(self, songs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
-        with pytest.raises(OutputError, match=r"has 1e-07 GB left"):
+        with pytest.raises(OutputError, match=r"has 0\.0001 MB left"):
             fill(MelCache(tmp_path, FRONTEND), [clip(songs[-1])])
 
     @pytest.mark.parametrize("at", range(0, 30, 3))
