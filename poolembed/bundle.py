@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from poolembed.errors import BundleError, BundleNotFoundError
-from poolembed.nn.config import ModelConfig
+from poolembed.nn.config import ModelConfig, Positive
 from poolembed.nn.head import Head, HeadConfig, build_head
 from poolembed.nn.model import SongModel
 
@@ -45,6 +45,8 @@ class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         weights_sha256: of ``model.safetensors``, in hexadecimal.
         heads: the classifiers, one a label column; no part of the fingerprint, for embeddings do not depend on them.
         heads_sha256: of ``heads.safetensors``, which is there exactly if there are heads.
+        nested: how many of an embedding's first numbers are embeddings too, ascending: brought back to unit length they
+            were trained as such. No part of the fingerprint, for embeddings do not depend on them.
     """
 
     poolembed_bundle: int
@@ -54,10 +56,13 @@ class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     weights_sha256: Digest
     heads: tuple[HeadConfig, ...] = ()
     heads_sha256: Digest | None = None
+    nested: tuple[Positive, ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.heads) != (self.heads_sha256 is not None):
             raise ValueError("heads and heads_sha256 belong together")
+        if list(self.nested) != sorted({size for size in self.nested if size < self.model.embedding_size}):
+            raise ValueError(f"nested {list(self.nested)} must ascend and stay below {self.model.embedding_size}")
         columns = [head.column for head in self.heads]
         if len(set(columns)) < len(columns):
             raise ValueError(f"two heads of one column: {', '.join(columns)}")
@@ -107,6 +112,8 @@ def save_bundle(
     license: str,
     card: str,
     heads: Sequence[Head] = (),
+    nested: Sequence[int] = (),
+    half: bool = False,
 ) -> None:
     """Write a bundle; it appears whole or not at all, for without ``config.json``, the last file, it is none.
 
@@ -117,15 +124,17 @@ def save_bundle(
         license: SPDX identifier of the weights.
         card: text of ``README.md``.
         heads: classifiers to keep beside it.
+        nested: how many of an embedding's first numbers are embeddings too.
+        half: store weight matrices and kernels in float16, which halves the file; they are float32 again once loaded.
 
     Raises:
         BundleError: there is a bundle, or something other than a directory, already, or it cannot be written.
-        ValueError: two heads of one column.
+        ValueError: two heads of one column, or a nested size that is none.
     """
     target = Path(directory)
     if (target / CONFIG).exists() or (target.exists() and not target.is_dir()):
         raise BundleError(f"{target} exists already", hint="remove it or choose another name")
-    weights = _weights_of(network)
+    weights = _weights_of(network, half=half)
     head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
     config = BundleConfig(
         poolembed_bundle=FORMAT,
@@ -135,6 +144,7 @@ def save_bundle(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         heads=tuple(head.config for head in heads),
         heads_sha256=hashlib.sha256(head_weights).hexdigest() if head_weights else None,
+        nested=tuple(sorted(set(nested))),
     )
     files = {WEIGHTS: weights, CARD: card.encode("utf-8")}
     if head_weights:
@@ -231,8 +241,10 @@ def _network(path: Path, config: BundleConfig) -> SongModel:
         raise BundleError(f"{path / CONFIG} describes a model that cannot be built: {error}") from error
 
 
-def _weights_of(module: nn.Module) -> bytes:
-    return save({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()})
+def _weights_of(module: nn.Module, *, half: bool = False) -> bytes:
+    halved = {key for key, value in module.named_parameters() if half and value.ndim > 1}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    return save({key: value.half() if key in halved else value for key, value in tensors.items()})
 
 
 def _load_weights(path: Path, module: nn.Module, digest: str) -> None:

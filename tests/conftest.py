@@ -121,11 +121,12 @@ def save_tiny() -> Callable[..., Path]:
         pooling: PoolingConfig | None = None,
         seed: int = 0,
         heads: Sequence[Head] = (),
+        nested: Sequence[int] = (),
         **parts: Any,
     ) -> Path:
         card = f"**{name} is for tests.** Not trained.\n\n# {name}\n"
         network = tiny_network(tiny_config(pooling, **parts), seed)
-        save_bundle(root / name, network, name=name, license="CC0-1.0", card=card, heads=heads)
+        save_bundle(root / name, network, name=name, license="CC0-1.0", card=card, heads=heads, nested=nested)
         return root / name
 
     return save

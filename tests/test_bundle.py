@@ -93,6 +93,15 @@ class TestRoundTrip:
         assert loaded.config == read_config(bundle)
         assert sorted(path.name for path in bundle.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
+    def test_nested_sizes_are_kept_and_leave_the_fingerprint_alone(self, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        plain, nested = save_tiny(tmp_path / "a"), save_tiny(tmp_path / "b", nested=(4, 2, 4))
+        assert load_bundle(nested).config.nested == (2, 4)
+        assert load_bundle(plain).config.nested == ()
+        assert load_bundle(plain).fingerprint == load_bundle(nested).fingerprint
+        assert b"nested" not in (plain / CONFIG).read_bytes(), "an older poolembed would refuse the bundle"
+        with pytest.raises(ValueError, match=r"nested \[2, 8\].*below 8"):
+            save_tiny(tmp_path / "c", nested=(2, 8))
+
     def test_a_card_in_any_script(self, tmp_path: Path) -> None:
         save_bundle(tmp_path / "b", tiny_network(), name="b", license="MIT", card="Ünïcödé 🎵\n")
         assert load_bundle(tmp_path / "b").card == "Ünïcödé 🎵\n"

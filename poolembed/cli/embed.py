@@ -60,6 +60,12 @@ def embed(
     model: Annotated[
         str, typer.Option("--model", "-m", help="A name that `poolembed models` lists, or a path.")
     ] = "base",
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            metavar="D", help="Keep the first D numbers, of a model trained for that.", show_default="all of them"
+        ),
+    ] = None,
     files_from: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Read more paths from FILE, one a line; - is stdin.", show_default=False),
@@ -98,6 +104,7 @@ def embed(
     songs = find_songs(arguments)
     loaded = load(
         model,
+        dim=dim,
         device=device,
         precision=precision,
         batch_size=batch_size,

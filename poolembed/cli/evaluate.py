@@ -72,6 +72,12 @@ def evaluate(
         typer.Option(metavar="COLUMN", help="The table's column of folds.", show_default="made here"),
     ] = None,
     column: Annotated[str, typer.Option(metavar="COLUMN", help="The table's column of labels.")] = "label",
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            metavar="D", help="Score the first D numbers, of a model trained for that.", show_default="all of them"
+        ),
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add how each label fares.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -79,6 +85,8 @@ def evaluate(
     model, labels = _model_and_labels(model_and_labels, embeddings)
     if paths is not None and embeddings is None:
         raise UsageError("--paths belongs to --embeddings", hint="give the matrix whose rows it names")
+    if dim is not None and embeddings is not None:
+        raise UsageError("--dim is of a model", hint="write vectors of that size with: poolembed embed --dim")
 
     from poolembed.evaluate.run import evaluate_model, evaluate_vectors
     from poolembed.evaluate.task import label_columns
@@ -88,7 +96,7 @@ def evaluate(
     labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
     with _watching() as watcher:
         if embeddings is None:
-            evaluation = evaluate_model(model, labelled, watcher, column=column, folds=folds)
+            evaluation = evaluate_model(model, labelled, watcher, column=column, folds=folds, dim=dim)
         else:
             vectors = read_vectors(embeddings, paths)
             evaluation = evaluate_vectors(vectors, labelled, watcher, column=column, folds=folds)

@@ -87,12 +87,21 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _merge(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the options of the command line in their places."""
     merged = {**settings, **{name: value for name, value in given.items() if name not in NOT_SETTINGS}}
+    if "nested" in given:
+        merged["nested"] = _sizes(given["nested"])
     if augment := {key: given[name] for name, key in AUGMENT.items() if name in given}:
         merged["augment"] = {**settings.get("augment", {}), **augment}
     objectives = [_objective(text) for text in given.get("objective", [])] or settings.get("objectives")
     if any(name in given for name in ("objective", "targets", *OBJECTIVE)):
         merged["objectives"] = _objectives(objectives or [{"kind": "classification"}], given)
     return merged
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--nested {text}: numbers with commas between are wanted", hint="64,128,256") from error
 
 
 def _objective(text: str) -> dict[str, Any]:
@@ -136,5 +145,5 @@ def _option(key: str) -> str:
         names = {"targets": "targets", **{key: name for name, (key, _) in OBJECTIVE.items()}}
         name = names.get(last, "objective") if first else "objective"
     else:
-        name = {key: name for name, key in AUGMENT.items()}.get(last, last)
+        name = {key: name for name, key in AUGMENT.items()}.get(last, last).partition("[")[0]
     return "DATA" if name == "data" else "--" + name.replace("_", "-")

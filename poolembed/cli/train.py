@@ -140,6 +140,15 @@ def train(
             help="supcon, contrastive: what cosines are divided by.", rich_help_panel=_LEARNING, show_default="0.1"
         ),
     ] = None,
+    nested: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="So many of an embedding's first numbers are to be embeddings too: 64,128,256.",
+            rich_help_panel=_LEARNING,
+            show_default="none",
+        ),
+    ] = None,
     balance: Annotated[
         bool | None,
         typer.Option(

@@ -206,7 +206,8 @@ class _Plan:
         learn, test = self.tables[place]
         config = msgspec.structs.replace(self.base, seed=seed, **contender.settings(trial))
         parts = {**msgspec.to_builtins(config), "init": self.base.init == SCRATCH}
-        for name in ("data", "output", "cache", "cache_limit", "workers"):
+        # Where things are, and what studies never set: run ids of studies that were begun before it came still hold.
+        for name in ("data", "output", "cache", "cache_limit", "workers", "nested"):
             del parts[name]
         described = msgspec.json.encode([VERSION, seed > 0, parts, self.identities[place]], order="sorted")
         id = f"{contender.name}-seed{seed}-{hashlib.sha256(described).hexdigest()[:10]}"

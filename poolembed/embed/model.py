@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from poolembed.embed.device import (
     usable_cores,
 )
 from poolembed.embed.engine import Engine, check_seconds, time_resolution
+from poolembed.embed.nested import check_dim, shortened
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError
 from poolembed.nn.model import SongModel
@@ -32,6 +34,7 @@ AudioPath = str | os.PathLike[str]
 def load(
     name_or_path: AudioPath = "base",
     *,
+    dim: int | None = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
     batch_size: int | None = None,
@@ -42,6 +45,8 @@ def load(
 
     Args:
         name_or_path: see ``poolembed models`` for the names.
+        dim: give the first so many numbers of each embedding, at unit length: one of the sizes that the model was
+            trained for (``config.nested``); None for all.
         device: where the network runs: auto, cpu, cuda or mps.
         precision: what the encoder computes in: auto, fp32, bf16 or fp16.
         batch_size: windows per batch; None for the device's default.
@@ -50,9 +55,10 @@ def load(
 
     Raises:
         BundleError: there is no such bundle, or it is damaged.
-        UsageError: there is no such device here.
+        UsageError: there is no such device here, or the model was not trained for `dim`.
     """
     bundle = load_bundle(name_or_path)
+    check_dim(bundle.config, dim)
     engine = build_engine(
         bundle.network,
         device=device,
@@ -61,7 +67,7 @@ def load(
         workers=workers,
         on_halved=on_halved,
     )
-    return Model(bundle, engine)
+    return Model(bundle, engine, dim)
 
 
 def build_engine(
@@ -95,9 +101,10 @@ class Model:
     of threads.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, dim: int | None = None) -> None:
         self._bundle = bundle
         self._engine = engine
+        self._size = check_dim(bundle.config, dim)
 
     @property
     def name(self) -> str:
@@ -116,13 +123,13 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies what the model computes; vectors of one fingerprint may be compared."""
+        """Identifies what the model computes; vectors of one fingerprint and one size may be compared."""
         return self._bundle.fingerprint
 
     @property
     def embedding_size(self) -> int:
-        """Length D of an embedding."""
-        return self._bundle.config.model.embedding_size
+        """Length D of an embedding, as it is given out."""
+        return self._size
 
     @property
     def sample_rate(self) -> int:
@@ -216,7 +223,11 @@ class Model:
         on_audio: Callable[[float], None] = lambda _: None,
     ) -> Generator[Outcome]:
         """What became of each source; see `Engine.run`."""
-        return self._engine.run(sources, seconds=seconds, ordered=ordered, stop=stop, on_audio=on_audio)
+        with closing(
+            self._engine.run(sources, seconds=seconds, ordered=ordered, stop=stop, on_audio=on_audio)
+        ) as outcomes:
+            for outcome in outcomes:
+                yield shortened(outcome, self._size)
 
 
 def _noting(paths: Iterable[AudioPath], taken: dict[int, str]) -> Iterator[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from poolembed.bundle import load_bundle
 from poolembed.embed.model import build_engine
+from poolembed.embed.nested import check_dim, first_numbers
 from poolembed.errors import AudioError, VectorsError
 from poolembed.evaluate.clips import ClipVectors, embed_clips
 from poolembed.evaluate.floors import mel_statistics, untrained
@@ -107,7 +110,13 @@ class Evaluation:
 
 
 def evaluate_model(
-    name_or_path: str | os.PathLike[str], labelled: Labelled, watcher: Watcher, *, column: str, folds: str | None
+    name_or_path: str | os.PathLike[str],
+    labelled: Labelled,
+    watcher: Watcher,
+    *,
+    column: str,
+    folds: str | None,
+    dim: int | None = None,
 ) -> Evaluation:
     """Score a model on labelled clips, beside two floors on the same clips.
 
@@ -117,16 +126,18 @@ def evaluate_model(
         watcher: told how it goes.
         column: the labels to tell apart.
         folds: the column that names the folds; None has them made.
+        dim: score the first so many numbers of the model's embeddings; None for all.
 
     Raises:
         BundleError: there is no such model.
+        UsageError: the model was not trained for `dim`.
         AudioError: no clip could be embedded.
         LabelsError: the labels or folds cannot be scored.
     """
     labelled = _with_labels(labelled, column)
     _task(labelled, None, column, folds)  # what is wrong with the labels is said before the long work
     bundle = load_bundle(name_or_path)
-    name = bundle.config.name
+    name, size = bundle.config.name, check_dim(bundle.config, dim)
     embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", watcher)
     if not embedded.rows:
         key, reason = next(iter(embedded.failures.items()))
@@ -138,8 +149,12 @@ def evaluate_model(
         UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", watcher),
         MEL: _mel(bundle.network.frontend, scored.clips, watcher),
     }
-    systems, notes = _score((name, "model", embedded.matrix), floors, task, watcher)
+    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, watcher)
     notes = [*labelled.notes, *task.notes, *notes, *(f"{key}: {note}" for key, note in embedded.notes.items())]
+    if _trained_on(bundle.path, labelled.source):
+        notes.insert(
+            0, f"{name} was trained on clips of {labelled.source}: its own scores, not the floors', flatter it"
+        )
     return Evaluation(
         labelled.source, len(scored.clips), task, systems, embedded.failures, dict(labelled.dropped), notes
     )
@@ -230,6 +245,15 @@ def _embed(network: SongModel, clips: Sequence[Clip], what: str, watcher: Watche
 def _mel(frontend: LogMel, clips: Sequence[Clip], watcher: Watcher) -> ClipVectors:
     watcher.stage(f"describing by {MEL}", len(clips))
     return mel_statistics(clips, frontend, watcher.step)
+
+
+def _trained_on(bundle: Path, source: str) -> bool:
+    """Whether the training run that a bundle lies in names the same clips."""
+    try:
+        trained = str(tomllib.loads((bundle / "run.toml").read_text(encoding="utf-8"))["data"])
+        return os.path.samefile(trained, source)  # noqa: PTH121
+    except (OSError, ValueError, KeyError):
+        return False  # not a run's directory, or one that was moved
 
 
 def _with_labels(labelled: Labelled, column: str) -> Labelled:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from poolembed.nn.config import EncoderConfig
@@ -20,7 +24,16 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, T, F)`` to ``(B, outputs, T', F')``, non-negative."""
-        return nn.functional.relu(self.norm(self.conv(x)), inplace=True)
+        return functional.relu(self.norm(self._convolved(x)), inplace=True)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        kernel = self.conv.weight.shape[2:]
+        if not self.training or kernel[0] > 1 or kernel[1] < x.shape[-1]:
+            return cast(Tensor, self.conv(x))
+        # All bands at once are a matrix product. On the CPU the backward pass of the convolution takes six times as
+        # long; embedding keeps the convolution, so that what it gives does not depend on how a model was trained.
+        rows = x.permute(0, 2, 3, 1).flatten(2)
+        return functional.linear(rows, self.conv.weight.permute(0, 2, 3, 1).flatten(1)).transpose(1, 2).unsqueeze(-1)
 
     def fold_norm_(self) -> None:
         """Merge the batch norm into the convolution, in place; the module must be in eval mode."""
@@ -67,3 +80,26 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, ConvBlock):
                 module.fold_norm_()
+
+
+class _BandMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, level: Tensor) -> Tensor:
+        ctx.bands = level.shape[-1]
+        # The same as level.mean(-1), which takes ten times as long on channels-last tensors on the CPU.
+        return functional.avg_pool2d(level, (1, level.shape[-1])).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        each: Tensor = (gradients[0] / ctx.bands).transpose(1, 2).contiguous().transpose(1, 2)
+        return each.unsqueeze(-1).expand(-1, -1, -1, ctx.bands)
+
+
+def band_mean(level: Tensor) -> Tensor:
+    """Mean over frequency, ``(B, C, T, F)`` to ``(B, C, T)``.
+
+    Its gradient is one value for all bands, in the layout of a channels-last level and never written out: that of
+    torch's pooling fills a tensor as large as the level, and torch's sum of it with the gradient from the next stage
+    copies one of them into the layout of the other, an eighth of the time of a training step on the CPU.
+    """
+    return cast(Tensor, _BandMean.apply(level))  # type: ignore[no-untyped-call]

@@ -30,6 +30,9 @@ def card(name: str, config: TrainConfig, report: DataReport, results: dict[str, 
         + ", ".join(f"{key} {value:.4f}" for key, value in results["valid"].items())
         + " (averaged weights, clips held out, which also chose the epoch: no test score).",
     ]
+    if config.nested:
+        sizes = ", ".join(map(str, sorted(set(config.nested))))
+        lines.append(f"- **Nested**: the first {sizes} numbers of an embedding, at unit length, are embeddings too.")
     for pool in results["pooling"]:
         end = sorted(pool["end"])
         lines.append(

@@ -80,6 +80,8 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         pooling_lr: learning rate of the pooling parameters, as a multiple of `lr`; None for 10 x a scalar, 100 x one
             per channel.
         objectives: the terms of the loss.
+        nested: how many of an embedding's first numbers, brought back to unit length, are to be embeddings too; the
+            loss of embeddings is the mean over them and the whole (Matryoshka).
         seconds: length of a training crop; None for the longest clip, up to about ten seconds.
         epochs: passes over the training clips.
         batch_size: clips per step, over all processes.
@@ -115,6 +117,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     pool: Literal["features", "predictions"] = "features"
     pooling_lr: NotNegative | None = None
     objectives: tuple[ObjectiveConfig, ...] = (ObjectiveConfig(),)
+    nested: tuple[Positive, ...] = ()
     seconds: AboveZero | None = None
     epochs: Positive = 30
     batch_size: Annotated[int, Meta(ge=2)] = 32

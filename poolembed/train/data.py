@@ -12,10 +12,11 @@ from typing import Protocol
 from poolembed.embed.device import usable_cores
 from poolembed.errors import LabelsError
 from poolembed.labels import DataReport, Division, Labelled, divide, read_labels, report_data
+from poolembed.labels.clips import missing_labels
 from poolembed.nn.model import SongModel
 from poolembed.train.cache import Filled, MelCache
 from poolembed.train.config import TrainConfig
-from poolembed.train.lesson import columns_of
+from poolembed.train.lesson import LABELLED, columns_of
 from poolembed.train.loop import Watcher as LoopWatcher
 from poolembed.train.processes import Processes
 
@@ -74,7 +75,12 @@ def load_data(
         OutputError: the cache cannot be written.
     """
     columns = columns_of(config)
-    labelled = read_labels(config.data, columns=columns, need_labels=bool(columns))
+    # Clips without a label are for the objectives that need none.
+    all_labelled = all(objective.kind in LABELLED for objective in config.objectives)
+    labelled = read_labels(config.data, columns=columns, need_labels=all_labelled)
+    for column in columns:
+        if problem := missing_labels(labelled.clips, column):
+            raise LabelsError(f"{config.data}: {problem}", hint="it takes two labels at least to learn any")
     cache = MelCache(config.cache or Path(config.output) / "cache", network.frontend)
 
     def fill() -> Filled:

@@ -6,7 +6,7 @@ clip that says nothing to a term (its label cell is empty, it has no target vect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,10 @@ class Rows:
     def of(self, table: Tensor) -> Tensor:
         """The rows' share of a table with a row for every clip of the run."""
         return table[self.clips].to(self.embeddings.device)
+
+    def first(self, size: int) -> Rows:
+        """The same with the first numbers of each embedding, at unit length, in its place; scores are of the whole."""
+        return Rows(self.clips, functional.normalize(self.embeddings[:, :size], dim=1), {}, self.mix)
 
 
 class Term(nn.Module):
@@ -121,24 +125,26 @@ class SameLabel(Term):
     each clip a label of its own it is the self-supervised NT-Xent loss (Chen et al. 2020).
 
     Args:
-        targets: ``(N, K)`` of 0 and 1, all clips; None: every clip is a label of its own.
+        labels: ``(N, L)`` numbers of the labels of all clips, -1 where a clip has fewer (`label_numbers`), for there
+            may be more labels than a matrix of all of them could hold; None: every clip is a label of its own.
         temperature: :math:`\tau`.
     """
 
-    def __init__(self, targets: Tensor | None, temperature: float) -> None:
+    def __init__(self, labels: Tensor | None, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
-        self.targets = targets
+        self.labels = labels
 
     def forward(self, rows: Rows) -> Tensor:
         """The loss of a batch."""
         e, clips = rows.embeddings.float(), rows.clips
         itself = torch.eye(len(e), dtype=torch.bool, device=e.device)
-        if self.targets is None:
+        if self.labels is None:
             together = (clips.unsqueeze(0) == clips.unsqueeze(1)).to(e.device)
         else:
-            y = rows.of(self.targets)
-            together = y @ y.T > 0
+            y = rows.of(self.labels)
+            same = y[:, None, :, None] == y[None, :, None, :]
+            together = (same & (y >= 0)[:, None, :, None]).flatten(2).any(2)
         positive = (together & ~itself).float()
         # A finite floor rather than -inf: 0 * -inf is no number.
         logits = (e @ e.T / self.temperature).masked_fill(itself, -1e9)
@@ -170,6 +176,33 @@ class Distill(Term):
         return _weighted_mean(1 - functional.cosine_similarity(guess, y, dim=1), weight)
 
 
+class Nested(Term):
+    """The mean of a term over the whole embedding and over its first numbers (Matryoshka; Kusupati et al. 2022).
+
+    So that the first numbers of an embedding, brought back to unit length, are a smaller embedding.
+
+    Args:
+        whole: looks at the whole embedding.
+        parts: by how many of the first numbers, the term that looks at those.
+    """
+
+    def __init__(self, whole: Term, parts: Mapping[int, Term]) -> None:
+        super().__init__()
+        self.whole = whole
+        self.sizes = tuple(parts)
+        self.parts = nn.ModuleList(parts.values())
+
+    def forward(self, rows: Rows) -> Tensor:
+        """The loss of a batch."""
+        losses = [part(rows.first(size)) for size, part in zip(self.sizes, self.parts, strict=True)]
+        return torch.stack([self.whole(rows), *losses]).mean()
+
+
+def nested(whole: Term, sizes: Sequence[int], part: Callable[[int], Term]) -> Term:
+    """A term, taught to so many first numbers of the embedding too, each with the term that `part` makes for it."""
+    return Nested(whole, {size: part(size) for size in sizes}) if sizes else whole
+
+
 def standardised(vectors: NDArray[np.float32], fit: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Vectors ``(N, T)`` less the mean and over the standard deviation of the rows in `fit` ``(N,)``."""
     mean, deviation = vectors[fit].mean(0), vectors[fit].std(0)
@@ -184,6 +217,16 @@ def multi_hot(labels: Sequence[Sequence[str]], names: Sequence[str]) -> NDArray[
     for row, mine in enumerate(labels):
         hot[row, [place[label] for label in mine if label in place]] = 1
     return hot
+
+
+def label_numbers(labels: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """``(N, L)`` numbers of each clip's labels, -1 behind them; L is how many a clip has at most, or 1."""
+    number: dict[str, int] = {}
+    numbers = np.full((len(labels), max([1, *map(len, labels)])), -1, np.int64)
+    for row, mine in enumerate(labels):
+        for place, label in enumerate(mine):
+            numbers[row, place] = number.setdefault(label, len(number))
+    return numbers
 
 
 def class_weights(hot: NDArray[np.float32], *, multi_label: bool, balance: bool) -> NDArray[np.float32]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from poolembed import __version__
 from poolembed.embed.device import DTYPES
 from poolembed.evaluate import metrics
+from poolembed.train.aims import Classify
 from poolembed.train.learner import Student
-from poolembed.train.lesson import Classify
 from poolembed.train.loop import Fitted, pooling_values
 from poolembed.train.objectives import Rows
 
@@ -56,6 +56,15 @@ def _head(run: Run, aim: Classify, rows: Rows) -> dict[str, Any]:
     where = aim.labelled(valid)
     clips = [valid[place] for place in where]
     names, true, scores = aim.column.names, aim.column.true(clips), aim.probabilities(rows)[where]
+    if not clips:
+        unseen = [asdict(metrics.ClassScores(name, 0, 0.0, None, None, None)) for name in names]
+        return {
+            "labels": names,
+            "multi_label": aim.column.multi_label,
+            "confusion": None,
+            "per_class": unseen,
+            "most_confused": [],
+        }
     return {
         "labels": names,
         "multi_label": aim.column.multi_label,

@@ -259,6 +259,7 @@ def _write(
         license="NOASSERTION",
         card=card(name, config, data.report, results),
         heads=[*student.embedding_heads, *student.frame_heads],
+        nested=config.nested,
     )
     with writing(output):
         (output / checkpoint.NAME).unlink(missing_ok=True)

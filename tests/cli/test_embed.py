@@ -458,3 +458,47 @@ class TestOddFiles:
             assert segments["times"].tolist() == [0.0]
             (vector,) = npys(Path("embeddings")).values()
             np.testing.assert_allclose(segments["embeddings"][0], vector, rtol=0, atol=1e-6)
+
+
+class TestDim:
+    @pytest.mark.parametrize("form", ["npy", "matrix", "parquet", "jsonl"])
+    def test_every_format_holds_the_first_numbers(self, cli: Cli, songs: Path, form: str) -> None:
+        from poolembed.vectors import read_vectors
+
+        for out, options in (("whole", []), ("short", ["--dim", "4"])):
+            done = cli("embed", songs / "sub", "-m", "nested", "-o", out, "--format", form, "--json", *options)
+            assert done.json["embedding_size"] == (4 if options else 8)
+        whole, short = read_vectors("whole"), read_vectors("short")
+        assert whole.keys == short.keys
+        expected = whole.matrix[:, :4] / np.linalg.norm(whole.matrix[:, :4], axis=1, keepdims=True)
+        np.testing.assert_allclose(short.matrix, expected, atol=1e-6)
+
+    def test_standard_output(self, cli: Cli, songs: Path) -> None:
+        done = cli("embed", songs / "a.wav", "-m", "nested", "-o", "-", "--dim", "2")
+        (line,) = done.lines
+        assert len(line["embedding"]) == 2
+        assert np.linalg.norm(line["embedding"]) == pytest.approx(1, abs=1e-6)
+
+    def test_the_manifest_says_which_and_the_same_again_changes_nothing(self, cli: Cli, songs: Path) -> None:
+        command = ["embed", songs / "a.wav", "-m", "nested", "--json", "--dim", "4"]
+        assert cli(*command).json["embedded"] == 1
+        assert manifest(Path("embeddings"))[0]["embedding_size"] == 4
+        assert cli(*command).json["unchanged"] == 1
+
+    def test_another_size_is_refused_as_another_model_is(self, cli: Cli, songs: Path) -> None:
+        cli("embed", songs / "a.wav", "-m", "nested", "--dim", "4")
+        before = files(Path("embeddings"))
+        for options, asked in ((["--dim", "2"], 2), ([], 8)):
+            done = cli("embed", songs / "a.wav", "-m", "nested", *options)
+            assert done.code == 1
+            assert f"embedding size 4 there, {asked} asked for" in done.err
+        assert files(Path("embeddings")) == before
+
+    def test_sizes_that_there_are_none_of_say_which_there_are(self, cli: Cli, songs: Path) -> None:
+        done = cli("embed", songs / "a.wav", "-m", "nested", "--dim", "3")
+        assert done.code == 2
+        assert "2, 4" in done.err
+        done = cli("embed", songs / "a.wav", "--dim", "4")
+        assert done.code == 2
+        assert "--nested" in done.err
+        assert not Path("embeddings").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def save_matrix(cli: Cli, clips: Path) -> None:
 
 
 class TestForms:
+    def test_a_model_on_what_it_was_trained_on_is_told(self, cli: Cli, clips: Path, models: Path) -> None:
+        """By the run beside it, which may have spelt the path another way."""
+        run = Path(shutil.copytree(models / "tiny", "mine")) / "run.toml"
+        run.write_text(f"data = {str(clips / '..' / clips.name / 'labels.csv')!r}\n")
+        done = cli("evaluate", "./mine", clips / "labels.csv", "--json")
+        assert "was trained on clips of" in done.json["notes"][0]
+        other = write(clips.parent / "other.csv", absolute(clips))
+        done = cli("evaluate", "./mine", other, "--json")
+        assert not any("trained on" in note for note in done.json["notes"])
+
     def test_a_model_beside_its_floors(self, cli: Cli, clips: Path) -> None:
         done = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--json")
         assert done.code == 0, done.err
@@ -109,6 +120,16 @@ class TestForms:
         assert (found.pop("name"), found.pop("kind")) == ("out", "vectors")
         assert found == {name: value for name, value in model["systems"][0].items() if name not in ("name", "kind")}
         assert [system["kind"] for system in done.json["systems"]] == ["vectors", "mel"]
+
+    def test_the_first_numbers_score_as_their_vectors_do(self, cli: Cli, clips: Path) -> None:
+        done = cli("evaluate", "nested", clips / "labels.csv", "--dim", "2", "--json")
+        assert done.code == 0, done.err
+        assert [system["embedding_size"] for system in done.json["systems"]] == [2, 8, 32]
+        assert cli("embed", clips, "-m", "nested", "--dim", "2", "-o", "out").code == 0
+        found = cli("evaluate", "--embeddings", "out", clips / "labels.csv", "--json").json["systems"][0]
+        for kind in ("knn", "linear", "retrieval"):
+            for name, score in done.json["systems"][0][kind].items():
+                assert found[kind][name] == pytest.approx(score)
 
     def test_a_bare_matrix_scores_the_same(self, cli: Cli, clips: Path) -> None:
         save_matrix(cli, clips)
@@ -312,6 +333,7 @@ class TestBadInput:
             (["tiny", "t.csv", "u.csv"], "a model and labels"),
             (["--embeddings", "x.npy", "tiny", "t.csv"], "one argument"),
             (["tiny", "t.csv", "--paths", "p.txt"], "--paths belongs to --embeddings"),
+            (["--embeddings", "x.npy", "t.csv", "--dim", "2"], "--dim is of a model"),
         ],
     )
     def test_wrong_use(self, cli: Cli, arguments: list[str], word: str) -> None:

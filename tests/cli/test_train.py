@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import poolembed.train.run
@@ -82,7 +82,7 @@ class TestOptions:
         ):
             for name, key in names.items():
                 default = getattr(config, key)
-                if name in parameters() and name not in ("data", "balance") and default is not None:
+                if name in parameters() and name not in ("data", "balance", "nested") and default is not None:
                     shown[name] = (parameters()[name].show_default, str(default))
         assert len(shown) > 20
         assert [name for name, (said, default) in shown.items() if said != default] == []
@@ -103,8 +103,8 @@ class TestResolving:
         line = (
             "clips -o out --init scratch --freeze encoder --pooling gem --pooling-scope scalar --alpha 0.5 "
             "--alpha-max 2 --alpha-l2 0.1 --p 4 --pool predictions --pooling-lr 7 "
-            "--objective classification:2 --objective supcon --label-column genre --temperature 0.3 --seconds 3 "
-            "--epochs 7 --batch-size 9 --lr 0.02 --weight-decay 0.3 --warmup 0.2 --clip-norm 3 --ema 0.5 "
+            "--objective classification:2 --objective supcon --label-column genre --temperature 0.3 --nested 64,128 "
+            "--seconds 3 --epochs 7 --batch-size 9 --lr 0.02 --weight-decay 0.3 --warmup 0.2 --clip-norm 3 --ema 0.5 "
             "--patience 4 --no-balance --valid 0.3 --valid-fold 2 --seed 8 "
             "--device cpu --precision bf16 --workers 3 --cache c --cache-limit 5 --gain 1 --time-mask 0.2 "
             "--band-mask 0.3 --mixup 0.4 --resized-crop 0.5"
@@ -126,6 +126,7 @@ class TestResolving:
                 ObjectiveConfig(weight=2, column="genre"),
                 ObjectiveConfig(kind="supcon", column="genre", temperature=0.3),
             ),
+            nested=(64, 128),
             seconds=3,
             epochs=7,
             batch_size=9,
@@ -203,6 +204,8 @@ class TestResolving:
             ("clips --objective contrastive --label-column a", ["--label-column concerns", "not contrastive"]),
             ("clips --objective distill", ["1 times the objective distill and 0 times --targets"]),
             ("clips --targets t", ["0 times the objective distill and 1 times --targets"]),
+            ("clips --nested 64,half", ["--nested 64,half", "64,128,256"]),
+            ("clips --nested 64,0", ["--nested = 0 must be a whole number >= 1"]),
             ("clips --pooling gme", ["--pooling", "gme"]),
             ("clips --config nothing.toml", ["cannot read the configuration nothing.toml"]),
             ("clips --config bad.toml", ["bad.toml: augment.mxup is not known", "did you mean mixup?"]),
@@ -274,6 +277,7 @@ class TestResume:
         assert done.code == 2
         assert "out/run.toml is not TOML" in done.err
 
+    @settings(deadline=None)
     @given(
         st.fixed_dictionaries(
             {"data": st.just("clips")},
@@ -285,6 +289,7 @@ class TestResume:
                 "objective": st.lists(st.sampled_from(["classification", "supcon:0.5"]), min_size=1, max_size=2),
                 "label_column": st.text(),
                 "balance": st.booleans(),
+                "nested": st.sampled_from(["2", "64,128"]),
             },
         )
     )

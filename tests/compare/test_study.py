@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -17,13 +18,18 @@ from filelock import FileLock
 import poolembed
 from poolembed.bundle import load_bundle
 from poolembed.compare.command import compare, read_results
+from poolembed.compare.config import StudyConfig
+from poolembed.compare.contenders import CONTENDERS
 from poolembed.compare.jobs import MODELS, RUNS, WORK, perform
 from poolembed.compare.results import Results
-from poolembed.compare.study import best_trial, run_study
+from poolembed.compare.study import Study, _Plan, best_trial, run_study
 from poolembed.errors import OutputError, TrainingError, UsageError
+from poolembed.train.config import TrainConfig
 from tests.compare.studies import TINY, Told, config, record, write_table
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")
+
+BASE = TrainConfig(data="", output="o", patience=0)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +142,15 @@ def poolembed_tensor(vector: Any) -> Any:
     import torch
 
     return torch.from_numpy(vector).unsqueeze(0)
+
+
+def test_ids_of_runs_outlast_new_options_of_training() -> None:
+    """Golden: a study that an earlier version began goes on, and is told apart by what runs are made of alone."""
+    plan = _Plan(cast(Study, SimpleNamespace(config=StudyConfig(data="", output="o"))), BASE, [("a", "b")], ["x"])
+    assert [plan.job(CONTENDERS["mean"], {}, seed).id for seed in (0, 1)] == [
+        "mean-seed0-3f2f1bd75f",
+        "mean-seed1-e4ce6d31ae",
+    ]
 
 
 def test_a_run_is_what_train_makes(tmp_path: Path) -> None:

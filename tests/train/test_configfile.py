@@ -44,6 +44,7 @@ CONFIGS = st.builds(
     alpha_max=st.none() | POSITIVE,
     p=st.none() | st.floats(1, 1e9),
     objectives=st.lists(objectives(), min_size=1, max_size=3).map(tuple),
+    nested=st.lists(st.integers(1, 600), max_size=3).map(tuple),
     seconds=st.none() | POSITIVE,
     epochs=st.integers(1, 2**60),
     lr=POSITIVE,

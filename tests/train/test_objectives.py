@@ -13,10 +13,13 @@ from poolembed.train.objectives import (
     Classification,
     Distill,
     Mix,
+    Nested,
     Rows,
     SameLabel,
     class_weights,
+    label_numbers,
     multi_hot,
+    nested,
     standardised,
 )
 
@@ -116,12 +119,19 @@ def slow_supcon(e: torch.Tensor, labels: list[int], temperature: float) -> float
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=9), st.sampled_from([0.1, 0.5, 1.0]))
 def test_same_label_is_the_papers_loss(labels: list[int], temperature: float) -> None:
     e = unit(len(labels)).double()
-    hot = functional.one_hot(torch.tensor(labels), 4).float()
-    loss = SameLabel(hot, temperature)(Rows(torch.arange(len(labels)), e, {}))
+    numbers = torch.from_numpy(label_numbers([[str(label)] for label in labels]))
+    loss = SameLabel(numbers, temperature)(Rows(torch.arange(len(labels)), e, {}))
     if len(set(labels)) == len(labels):
         assert loss == 0
     else:
-        assert float(loss) == pytest.approx(slow_supcon(e, labels, temperature), rel=1e-4)
+        assert float(loss) == pytest.approx(slow_supcon(e, labels, temperature), rel=1e-4, abs=1e-6)
+
+
+def test_one_shared_label_of_several_is_enough_and_none_is_shared_by_nobody() -> None:
+    numbers = torch.from_numpy(label_numbers([["a", "b"], ["c", "b"], ["d"], [], []]))
+    e = unit(5)
+    loss = SameLabel(numbers, 0.2)(Rows(torch.arange(5), e, {}))
+    assert float(loss) == pytest.approx(slow_supcon(e, [1, 1, 2, 3, 4], 0.2), rel=1e-4)
 
 
 def test_without_labels_two_views_of_a_clip_belong_together() -> None:
@@ -179,3 +189,70 @@ def test_balanced_classes_count_alike() -> None:
     np.testing.assert_allclose(class_weights(hot, multi_label=False, balance=True), expected, rtol=1e-6)
     np.testing.assert_array_equal(class_weights(hot, multi_label=False, balance=False), 1)
     np.testing.assert_allclose(class_weights(hot, multi_label=True, balance=True), [1, 11 / 3, 13])
+
+
+def matryoshka(term: Nested) -> list[torch.nn.Module]:
+    return [term.whole, *term.parts]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True), st.integers(2, 6))
+def test_nested_is_the_mean_of_terms_on_shorter_unit_vectors(sizes: list[int], n: int) -> None:
+    targets, known = torch.randn(n, 3), torch.ones(n)
+    term = nested(Distill(6, targets, known), sizes, lambda size: Distill(size, targets, known))
+    assert isinstance(term, Nested)
+    e = unit(n)
+    losses = []
+    for size, part in zip([6, *sizes], matryoshka(term), strict=True):
+        shorter = torch.stack([row[:size] / row[:size].square().sum().sqrt() for row in e])
+        losses.append(part(Rows(torch.arange(n), shorter, {})).item())
+    assert term(Rows(torch.arange(n), e, {})).item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_nothing_nested_is_the_term_itself() -> None:
+    term = SameLabel(None, 0.1)
+    assert nested(term, (), lambda _: pytest.fail("called")) is term
+
+
+def test_nested_same_label_looks_at_cosines_of_the_first_numbers() -> None:
+    """Rows that differ in their last numbers alone are one to the first: the loss says so, and so does its gradient."""
+    e = functional.normalize(torch.tensor([[1.0, 0, 2], [1, 0, -2], [0, 1, 2], [0, 1, -2]]), dim=1)
+    e.requires_grad_()
+    whole = SameLabel(None, 0.1)
+    term = nested(whole, [2], lambda _: whole)
+    clips = torch.tensor([0, 0, 1, 1])
+    first = Rows(clips, torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), {})
+    torch.testing.assert_close(term(Rows(clips, e, {})), (whole(Rows(clips, e, {})) + whole(first)) / 2)
+    assert whole(first).item() < 0.01 < whole(Rows(clips, e, {})).item()
+
+
+def test_nested_classification_masks_and_mixes_as_the_whole_does() -> None:
+    hot, labelled = torch.eye(3)[[0, 2, 1, 1]], torch.tensor([1.0, 0.0, 1.0, 1.0])
+    parts: list[Classification] = []
+
+    def part(size: int) -> Classification:
+        parts.append(Classification(CLASSES, hot, labelled, torch.ones(3), EmbeddingHead(CLASSES, size)))
+        return parts[-1]
+
+    term = nested(part(6), [4], part)
+    mix = Mix(torch.tensor([1, 0, 3, 2]), torch.tensor([0.75, 0.75, 0.6, 0.6]))
+    e = unit(4)
+    batch = Rows(torch.arange(4), e, {"label": torch.full((4, 3), torch.nan)}, mix)
+    first = Rows(torch.arange(4), functional.normalize(e[:, :4], dim=1), {}, mix)
+    torch.testing.assert_close(term(batch), (parts[0](batch) + parts[1](first)) / 2)
+
+
+def test_every_term_counts_only_the_clips_that_concern_it() -> None:
+    """Three teachers and a label, each with clips of its own: any other clip's row leaves no gradient."""
+    torch.manual_seed(1)
+    known = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
+    for sizes in ((), (2, 3)):
+        for i, mine in enumerate(known):
+            targets = torch.randn(4, 5 + i)
+            term = nested(Distill(6, targets, mine), sizes, lambda s, t=targets, k=mine: Distill(s, t, k))  # type: ignore[misc]
+            e = unit(4).requires_grad_()
+            term(Rows(torch.arange(4), e, {})).backward()
+            assert e.grad is not None
+            assert ((e.grad.abs().sum(1) > 0) == (mine > 0)).all()
+            nobody = torch.nonzero(mine == 0).flatten()
+            assert term(Rows(nobody, unit(4)[nobody], {})) == 0

@@ -76,12 +76,26 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(a["project.weight"], c["project.weight"])
 
 
+def test_supcon_takes_labels_that_only_the_clips_held_out_have(tmp_path: Path) -> None:
+    """Tracks that were never heard find each other all the same, and measured; no classifier could know them."""
+    write_clips(tmp_path / "clips", labels=4, clips=3)
+    rows = ["path,label,split"]
+    rows += [f"tone{n}/{i}.wav,tone{n},{'valid' if n > 1 else 'train'}" for n in range(4) for i in range(3)]
+    (tmp_path / "clips" / "labels.csv").write_text("\n".join(rows))
+    watcher = Quiet()
+    options = {"data": str(tmp_path / "clips" / "labels.csv"), "objectives": [{"kind": "supcon"}]}
+    trained = train(config(tmp_path, **options), watcher)
+    assert trained.results["metric"]["name"] == "recall_at_1"
+    assert all(record.valid["recall_at_1"] > 0.6 for record in watcher.records)  # tones of other heights; by chance 0.4
+
+
 RESUMED: list[dict[str, Any]] = [
     {"augment": {"gain_db": 3, "time_mask": 0.3, "band_mask": 0.3, "mixup": 0.4, "resized_crop": 0.1}},
     {"pool": "predictions", "pooling": "gem"},
     {"freeze": "encoder"},
     {"objectives": [{"kind": "contrastive"}, {"kind": "supcon", "weight": 0.5}]},
     {"precision": "bf16", "init": "scratch"},
+    {"objectives": [{"kind": "classification"}, {"kind": "supcon"}], "nested": [2, 4]},
 ]
 
 
