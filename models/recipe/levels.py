@@ -1,0 +1,72 @@
+"""What centring, levelling and cutting do to a run's vectors: ``python -m models.recipe.levels RUN TABLE DEV...``.
+
+TABLE is that of the training clips, which the axes are of (see ``models.recipe.ship``); each DEV a table of labelled
+clips with a column ``fold``. Prints linear probe / 5 nearest neighbours, in percent, for the vectors as trained, then
+centred and turned with several powers G, and of the first numbers of each the neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recipe.ship import draw, principal_axes, projections
+from poolembed.bundle import load_bundle
+from poolembed.evaluate.probes import linear_probe, nearest_neighbours
+from poolembed.evaluate.task import Task, label_columns, make_task
+from poolembed.labels import read_labels
+
+SIZES = (64, 128, 256, 512)
+LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m models.recipe.levels", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("table")
+    parser.add_argument("dev", nargs="+")
+    parser.add_argument("--clips", type=int, default=4000, help="that the axes are of")
+    options = parser.parse_args(arguments)
+    network = load_bundle(options.run).network
+    train = projections(network, draw(options.table, options.clips))
+    tasks: list[tuple[str, NDArray[np.float64], Task]] = []
+    for dev in options.dev:
+        labelled = read_labels(dev, columns=label_columns("label", "fold"))
+        multi = labelled.multi_label["label"]
+        task = make_task(labelled.clips, None, column="label", multi_label=multi, folds="fold", seed=0)
+        tasks.append((Path(dev).parent.name, projections(network, labelled.clips), task))
+    print(f"{'':24}", *(f"{name:>20}" for name, _, _ in tasks))
+    for name, mean, axes in _changes(train):
+        for size in SIZES:
+            shown = [_scores(((vectors - mean) @ axes)[:, :size], task) for _, vectors, task in tasks]
+            print(f"{name:18} {size:5}", *(f"{linear:>13} / {knn}" for linear, knn in shown), flush=True)
+    return 0
+
+
+def _changes(train: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    yield "as trained", np.zeros(train.shape[1]), np.eye(train.shape[1])
+    yield "centred", train.mean(0), np.eye(train.shape[1])
+    for level in LEVELS:
+        yield f"turned, G = {level}", *principal_axes(train, level)
+
+
+def _scores(vectors: NDArray[np.float64], task: Task) -> tuple[str, str]:
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    knn, linear = np.zeros((2, len(unit), len(task.labels)))
+    for fold in range(len(task.fold_names)):
+        test = task.folds == fold
+        known = unit[~test], task.true[~test], unit[test], len(task.labels)
+        knn[test] = nearest_neighbours(*known)
+        if unit.shape[1] == max(SIZES):  # the probe takes its time
+            linear[test] = linear_probe(*known).scores
+    right = [f"{100 * np.mean(scores.argmax(1) == task.true):.1f}" for scores in (linear, knn)]
+    return right[0] if linear.any() else "", right[1]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
