@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from models.recipe.corpus import read_corpus
 from poolembed.bundle import (
     CONFIG,
     FORMAT,
@@ -548,8 +549,11 @@ class TestDescribe:
             describe(bundle)
 
 
-def test_the_untrained_model_says_so_first() -> None:
-    about = str(describe(ROOT / "models" / "base")["about"])
-    assert about
-    if "untrained" in (ROOT / "models" / "base" / "README.md").read_text().lower():
-        assert "not trained" in about.lower() or "untrained" in about.lower()
+def test_the_shipped_model_is_nested_and_names_who_made_what_it_was_trained_on() -> None:
+    folder = ROOT / "models" / "base"
+    assert read_config(folder).nested == (64, 128, 256)
+    assert read_config(folder).model.pooling.kind == "autopool"
+    assert str(describe(folder)["about"])
+    assert "ATTRIBUTION.md" in (folder / "README.md").read_text()
+    attributed = (folder / "ATTRIBUTION.md").read_text()
+    assert all(f"| {package.name} " in attributed for package in read_corpus())

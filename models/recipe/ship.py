@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     turn(bundle.network, vectors, options.level)
     halve(bundle.network)
     card = options.card.read_text(encoding="utf-8") if options.card else bundle.card
-    save_bundle(options.out, bundle.network, name=options.name, license="MIT", card=card, half=True)
+    save_bundle(
+        options.out, bundle.network, name=options.name, license="MIT", card=card, half=True, nested=bundle.config.nested
+    )
     print(f"{options.out}: axes of {len(vectors)} clips")
     return 0
 
