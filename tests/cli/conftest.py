@@ -69,10 +69,11 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, save_tiny: Callable[..., Path]) -> Path:
-    """``tiny`` and ``other``."""
+    """``tiny``, ``other`` and ``nested``, which is ``tiny`` as if trained for its first 2 and 4 numbers."""
     root = tmp_path_factory.mktemp("models")
     save_tiny(root, "tiny")
     save_tiny(root, "other", seed=1)
+    save_tiny(root, "nested", nested=(2, 4))
     return root
 
 

@@ -1,0 +1,190 @@
+"""``poolembed duplicates``: the same recording under other names, bitrates, formats."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from poolembed.errors import PoolembedError, UsageError
+
+if TYPE_CHECKING:
+    from poolembed.search.collection import Collection
+    from poolembed.search.duplicates import Copy, Duplicates, Group
+
+HELP = """\
+Find the same recording under other names, bitrates and formats. Nothing is deleted.
+
+\b
+Examples:
+  poolembed duplicates                             those in ./embeddings
+  poolembed duplicates embeddings/ --threshold 0.99
+  poolembed duplicates --format jsonl | jq '.songs[0].path'
+  poolembed duplicates --format paths -0 | xargs -0 mv -nt /somewhere/else
+
+Groups are listed by how much space they would free, and in each group the best song first: lossless before lossy, then
+by bitrate, sample rate, channels and length. Every other song of a group is as near to the best one as the threshold
+asks, and as long within the tolerance. --format paths lists all but the best ones.
+"""
+
+
+def duplicates(
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
+    ] = "embeddings",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            help="Cosine from which on two songs are one recording.",
+            show_default="fits the model base",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="S", help="Seconds that their lengths may differ, where known; inf: any.", show_default="2"
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["table", "jsonl", "csv", "paths"],
+        typer.Option(help="jsonl: a line per group. csv: a line per song. paths: all but the best of each group."),
+    ] = "table",
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="End paths in NUL, as find -print0; with --format paths.")
+    ] = False,
+    paths: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
+    ] = None,
+) -> None:
+    """Find the same recording under other names, bitrates and formats. Nothing is deleted."""
+    if null and format != "paths":
+        raise UsageError("-0 belongs to --format paths")
+    for option, value in (("--threshold", threshold), ("--tolerance", tolerance)):
+        if value is not None and math.isnan(value):
+            raise UsageError(f"{option} needs a number, and nan is none")
+
+    from poolembed.search.collection import open_collection
+    from poolembed.search.duplicates import THRESHOLD, TOLERANCE, find_duplicates
+
+    opened = open_collection(collection, paths)
+    if format == "paths" and not opened.named:
+        raise UsageError(f"{collection} does not name its songs", hint="--paths FILE does, with a path a line")
+    least = THRESHOLD if threshold is None else threshold
+    most = TOLERANCE if tolerance is None else tolerance
+    with _bar() as on_progress:
+        found = find_duplicates(opened, threshold=least, tolerance=most, on_progress=on_progress)
+    if format == "paths":
+        typer.echo(_as_paths(found.groups, b"\0" if null else b"\n"), nl=False)
+    else:
+        render = {"table": _as_table, "jsonl": _as_jsonl, "csv": _as_csv}[format]
+        typer.echo(render(found.groups).encode("utf-8", "surrogateescape"), nl=False)
+    _say(opened, found, least, most, chosen=threshold is not None)
+
+
+def _as_table(groups: list[Group]) -> str:
+    from poolembed.text import printable, size
+
+    lines = []
+    for number, group in enumerate(groups, start=1):
+        lines.append(f"{number}. {len(group.songs)} songs, {size(group.freed)} to free")
+        for place, song in enumerate(group.songs):
+            kept = "keep" if place == 0 else f"{song.cosine:.4f}"
+            lines.append("  ".join([f"  {kept:>6}", *_facts(song), printable(song.key)]))
+        lines.append("")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _facts(song: Copy) -> list[str]:
+    """Length, encoding and size, each of a fixed width."""
+    from poolembed.cli.report import clock
+    from poolembed.text import size
+
+    bitrate = "lossless" if song.lossless else f"{song.bitrate:.0f} kb/s" if song.bitrate else "-"
+    return [
+        f"{'-' if song.duration is None else clock(song.duration):>7}",
+        f"{bitrate:>9}",
+        f"{f'{song.sample_rate / 1000:g} kHz' if song.sample_rate else '-':>10}",
+        f"{f'{song.channels} ch' if song.channels else '-':>4}",
+        f"{'-' if song.size is None else size(song.size):>9}",
+    ]
+
+
+def _as_jsonl(groups: list[Group]) -> str:
+    lines = [{"freed": group.freed, "songs": [_as_dict(song) for song in group.songs]} for group in groups]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _as_dict(song: Copy) -> dict[str, object]:
+    return {**dataclasses.asdict(song), "cosine": round(song.cosine, 6)}
+
+
+def _as_csv(groups: list[Group]) -> str:
+    from poolembed.search.duplicates import Copy
+
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["group", "place", *(field.name for field in dataclasses.fields(Copy))])
+    for number, group in enumerate(groups, start=1):
+        for place, song in enumerate(group.songs, start=1):
+            table.writerow([number, place, *_as_dict(song).values()])
+    return text.getvalue()
+
+
+def _as_paths(groups: list[Group], end: bytes) -> bytes:
+    paths = [os.fsencode(song.path) for group in groups for song in group.songs[1:]]
+    for path in paths:
+        if end in path:
+            raise PoolembedError(f"{path!r} would be two lines", hint="-0 ends paths in NUL, as xargs -0 reads them")
+    return b"".join(path + end for path in paths)
+
+
+def _say(collection: Collection, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool) -> None:
+    """What it comes to, what to be careful of, and that nothing is deleted; on standard error."""
+    from poolembed.search.duplicates import MEASURED_ON
+    from poolembed.text import size
+
+    lengths = f" and lengths within {tolerance:g} s" if found.by_length else ""
+    by = f"by a cosine of at least {threshold:g}{lengths}"
+    if found.stale:
+        typer.echo(f"left out, for they are gone or have changed since they were embedded: {found.stale}", err=True)
+    if found.links:
+        typer.echo(f"left out, for they lead to a file of the same group: {found.links}", err=True)
+    if not found.by_length:
+        typer.echo("note: these vectors do not say how long the songs are, so that only the cosine decides", err=True)
+    if not chosen and (collection.model is None or collection.model.fingerprint != MEASURED_ON):
+        than = "that of these vectors" if collection.model is None else collection.model.name
+        typer.echo(f"note: {threshold:g} was chosen for another model than {than}; --threshold sets it", err=True)
+    if not found.groups:
+        typer.echo(f"no duplicates among {len(collection)} songs, {by}", err=True)
+        return
+    more = sum(len(group.songs) - 1 for group in found.groups)
+    freed = size(sum(group.freed for group in found.groups))
+    typer.echo(f"groups of duplicates among {len(collection)} songs, {by}: {len(found.groups)}", err=True)
+    typer.echo(f"all but the best of each: {more} song{'s' if more > 1 else ''}, {freed}", err=True)
+    typer.echo("Nothing was deleted, and a model can be wrong: listen before you delete.", err=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda share: None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("comparing", total=1.0)
+        yield lambda share: progress.update(task, completed=share)

@@ -1,0 +1,71 @@
+"""``poolembed map``: a collection as a page to look at and listen to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from poolembed.map import Made
+
+HELP = """\
+Make a map of a collection: one HTML file that shows every song as a dot, similar ones together, and plays them.
+
+\b
+Examples:
+  poolembed map                                    ./embeddings -> map.html
+  poolembed map embeddings/ -o ~/Music/map.html    beside the songs: both can be moved, or served, together
+  poolembed map other.npy --paths paths.txt -o other.html
+
+Open it in any browser: hover shows a song, a click plays it where it lies on this computer, and the box searches. The
+page needs no network and no other file. The same collection always gives the same map.
+"""
+
+SHOWN = 5
+"""Missing files that are named."""
+
+
+def map_songs(
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
+    ] = "embeddings",
+    output: Annotated[str, typer.Option("--output", "-o", "--out", metavar="FILE", help="Where to.")] = "map.html",
+    paths: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Make a map of a collection: one HTML file that shows every song as a dot and plays it."""
+    from pathlib import Path
+
+    from poolembed.map import make_map
+    from poolembed.search.collection import open_collection
+    from poolembed.vectors import RowNumbers
+
+    opened = open_collection(collection, paths)
+    typer.echo(f"{len(opened):,} songs, {opened.size} numbers each", err=True)
+    made = make_map(opened, Path(output), overwrite=overwrite, on_stage=lambda stage: typer.echo(stage, err=True))
+    if isinstance(opened.paths, RowNumbers):
+        typer.echo("no song can be played: rows have no paths; --paths names a file that has them", err=True)
+    else:
+        _missing(made)
+    _closing(made)
+
+
+def _missing(made: Made) -> None:
+    from poolembed.text import printable
+
+    for path in made.missing[:SHOWN]:
+        typer.echo(f"not there: {printable(path)}", err=True)
+    if len(made.missing) > SHOWN:
+        typer.echo(f"not there: {len(made.missing) - SHOWN:,} more", err=True)
+    if made.missing:
+        typer.echo(f"{len(made.missing):,} of {made.songs:,} songs are on the map but cannot be played", err=True)
+
+
+def _closing(made: Made) -> None:
+    from poolembed.text import printable, size
+
+    typer.echo(f"{made.songs:,} songs by {made.method} in {printable(str(made.path))}, {size(made.size)}", err=True)

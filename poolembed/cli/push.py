@@ -1,0 +1,127 @@
+"""``poolembed push``: embeddings into a table, on this machine or in an object store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poolembed.cli.stopping import stop_on_signal
+from poolembed.errors import UsageError
+
+if TYPE_CHECKING:
+    from poolembed.search.push import Pushed
+
+HELP = """\
+Bring a table of songs up to date: in a folder, or in an object store that many machines search.
+
+\b
+Examples:
+  poolembed push --to music.lance                    ./embeddings into a table in this folder
+  poolembed push embeddings/ --to s3://bucket/music.lance
+  poolembed push other.npy --paths paths.txt --to gs://bucket/other.lance
+  poolembed search song.mp3 --in s3://bucket/music.lance
+
+A table is made where there is none. It knows a song by its path: songs that it does not have are added, those whose
+embedding is another are replaced, all others are left alone, so that the same command after new songs writes only
+those, and after a kill only the rest. Songs that are in the table alone stay there. One push to a table at a time.
+
+Searches compare all vectors unless there is an index; songs pushed after it was made are then compared besides.
+
+The table is in the open format Lance, and needs no server. Credentials for s3://, gs:// and az:// come from the
+environment (AWS_ACCESS_KEY_ID and so on). Needs: pip install 'poolembed[lance]'
+"""
+
+LINE_EVERY = 5.0
+"""Seconds between two plain lines."""
+
+
+def push(
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="TABLE", help="A path or URI that ends in .lance.", show_default=False),
+    ],
+    collection: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
+    ] = "embeddings",
+    paths: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
+    ] = None,
+    index: Annotated[
+        bool, typer.Option("--index", help="Make an index of the table, or bring it up to date; prints its recall.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Bring a table of songs up to date."""
+    from poolembed.search.collection import open_collection
+    from poolembed.search.lance import is_table
+    from poolembed.search.push import push as push_to
+
+    if not is_table(to):
+        raise UsageError(
+            f"{to} is not called as a table is", hint=f"its name ends in .lance: --to {to or 'music'}.lance"
+        )
+    opened = open_collection(collection, paths)
+    with stop_on_signal("finishing the rows in hand") as stop, _progress() as on_progress:
+        done = push_to(opened, to, index=index, on_progress=on_progress, stop=stop)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(done), "table": to, "collection": collection}))
+    _say(done, to)
+    if stop.signal:
+        raise typer.Exit(128 + stop.signal)
+
+
+def _say(done: Pushed, to: str) -> None:
+    from poolembed.text import printable
+
+    for name, count, what in (
+        ("new", done.new, "added"),
+        ("changed", done.changed, "replaced"),
+        ("unchanged", done.unchanged, ""),
+        ("others", done.others, "in the table alone, left there"),
+        ("not reached", done.left, "run the same command again to go on"),
+    ):
+        if count or name in ("new", "changed", "unchanged"):
+            typer.echo(f"{name:<12}{count:>9} songs{', ' if what else ''}{what}", err=True)
+    if done.recall_at_10 is not None:
+        typer.echo(f"{'index':<12}{done.recall_at_10:>9.3f} recall@10 against exact search", err=True)
+    typer.echo(f"{'table':<12}{printable(to)}", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on a terminal, a plain line every few seconds elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last = time.perf_counter()
+
+        def line(what: str, share: float) -> None:
+            nonlocal last
+            if time.perf_counter() - last >= LINE_EVERY:
+                last = time.perf_counter()
+                typer.echo(f"{what}: {share:.0%}", err=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        before = ""
+
+        def bar(what: str, share: float) -> None:
+            nonlocal before
+            if what != before:
+                before = what
+                progress.reset(task, description=what, total=1.0)
+            progress.update(task, completed=share)
+
+        yield bar

@@ -1,0 +1,81 @@
+"""A map, from a collection to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poolembed.embed.outputs.files import replacing, writing
+from poolembed.errors import OutputError
+from poolembed.map.page import render
+from poolembed.map.songs import describe
+from poolembed.search.layout import lay_out
+
+if TYPE_CHECKING:
+    from poolembed.search.collection import Collection
+
+
+@dataclass(frozen=True)
+class Made:
+    """A map that was made.
+
+    Attributes:
+        path: of the page.
+        size: its bytes.
+        songs: on it.
+        missing: paths of songs that are not where the collection says; they are on the map, but silent.
+        method: how the songs were laid out.
+    """
+
+    path: Path
+    size: int
+    songs: int
+    missing: list[str]
+    method: str
+
+
+def make_map(
+    collection: Collection,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Made:
+    """Write the map of a collection; the same collection and files always give the same page, to the byte.
+
+    Args:
+        collection: at least three songs.
+        output: the HTML file.
+        overwrite: replace a file that is there.
+        on_stage: told what is about to be done.
+
+    Raises:
+        OutputError: the page cannot be written, or something is there already.
+        VectorsError: there are too few songs, or vectors are zero or not finite.
+    """
+    check_output(output, overwrite=overwrite)
+    layout = lay_out(collection, on_stage)
+    on_stage("reading tags")
+    songs = describe(collection, output)
+    model = f"Model {collection.model.name}, " if collection.model else ""
+    page = render(songs, layout, f"{model}{collection.size} numbers a song, laid out by {layout.method}.").encode()
+    with writing(output, "the map that was there is untouched"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output, output.parent) as part:
+            part.write_bytes(page)
+    missing = [collection.paths[row] for row in songs.missing]
+    return Made(output, len(page), len(songs.names), missing, layout.method)
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        OutputError: it is a directory, or a file that is not to be overwritten.
+    """
+    if output.is_dir():
+        raise OutputError(f"{output} is a directory", hint="-o names the HTML file to write")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} is there already", hint="--overwrite replaces it; -o with another name leaves it")

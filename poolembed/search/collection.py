@@ -1,0 +1,111 @@
+"""Vectors to search in, opened without reading more of them than there is need for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolembed.embed.manifest import NAME, ModelIdentity
+from poolembed.errors import UsageError
+from poolembed.vectors import RowNumbers, check_rows, open_vectors
+
+BLOCK = 4096
+"""Rows that are looked at together, where the caller does not say."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Vectors and what they are of.
+
+    Attributes:
+        source: the file or directory as given, for messages.
+        keys: N names: for what ``poolembed embed`` wrote paths below the folder that was embedded; for foreign vectors
+            the lines of the file of paths, or the numbers of the rows.
+        paths: N paths: for what ``poolembed embed`` wrote from the root, else as given.
+        matrix: ``(N, D)`` as stored, read-only; mapped into memory if it is one ``.npy`` file. Its rows are checked
+            when they are read through `blocks` or `unit_rows`, and by every search, not before.
+        unit: the stored rows are of unit length.
+        model: whose vectors they are, or None where nothing says so.
+        stamp: a short digest that changes whenever the vectors or their paths do.
+    """
+
+    source: str
+    keys: Sequence[str]
+    paths: Sequence[str]
+    matrix: NDArray[Any]
+    unit: bool
+    model: ModelIdentity | None
+    stamp: str
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def size(self) -> int:
+        """D, the numbers in a vector."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def named(self) -> bool:
+        """Whether there is more to call a row by than its number."""
+        return not isinstance(self.keys, RowNumbers)
+
+    def blocks(self, rows: int = BLOCK) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """All rows in order, so many at a time: ``(first row, (n, D) float32 of unit length)``.
+
+        Raises:
+            VectorsError: a row is zero, or not finite.
+        """
+        for first in range(0, len(self), rows):
+            yield first, self.unit_rows(slice(first, first + rows))
+
+    def unit_rows(self, rows: slice | Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some rows: ``(n, D)`` float32 of unit length.
+
+        Raises:
+            VectorsError: a row is zero, or not finite.
+        """
+        block = np.array(self.matrix[rows], np.result_type(self.matrix.dtype, np.float32))
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+        if not np.all((norms > 0) & np.isfinite(norms)):
+            check_rows(self.matrix, self.keys, self.source)  # names them all
+        block /= norms[:, None]
+        return block.astype(np.float32, copy=False)
+
+    def cut(self, size: int) -> Collection:
+        """The same songs by the first `size` numbers of each vector, as nested models are made for.
+
+        Raises:
+            UsageError: there are fewer numbers than that.
+        """
+        if not 1 <= size <= self.size:
+            raise UsageError(f"the vectors of {self.source} have {self.size} numbers, so there are no first {size}")
+        if size == self.size:
+            return self
+        return replace(self, matrix=self.matrix[:, :size], unit=False)
+
+
+def open_collection(source: str | os.PathLike[str], paths: str | os.PathLike[str] | None = None) -> Collection:
+    """Open vectors.
+
+    Args:
+        source: what `poolembed.vectors` reads. Of a directory that ``poolembed embed`` wrote, its one file will do.
+        paths: for a bare matrix, a text file with the path of each row; without it, rows are called by their numbers.
+
+    Raises:
+        VectorsError: they cannot be read, or there are none.
+        OutputError: the manifest is damaged.
+    """
+    place = Path(source)
+    if paths is None and place.stem == "embeddings" and place.is_file() and (place.parent / NAME).is_file():
+        place = place.parent
+    stored = open_vectors(place, paths, numbered=True)
+    # Numbers of 16 bits round a length by more than a search should be off.
+    unit = stored.model is not None and stored.matrix.dtype == np.float32
+    return Collection(os.fspath(source), stored.keys, stored.paths, stored.matrix, unit, stored.model, stored.stamp)

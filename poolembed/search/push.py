@@ -1,0 +1,248 @@
+"""A collection into a table (`poolembed.search.lance`), so that the table holds each of its songs once, as it is now.
+
+Songs are known by their paths. Those that the table does not have are added, those whose embedding is another are
+replaced, and all others are left alone; what the collection does not have stays. So the same push again writes nothing,
+and after new songs only those. Rows are written some thousands at a time, and each lot appears whole or not at all:
+after a kill the same push does the rest. Two pushes into one table at the same time are not kept apart: if both add the
+same song, it is there twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolembed.embed.manifest import ModelIdentity
+from poolembed.errors import VectorsError
+from poolembed.search.collection import Collection
+from poolembed.search.lance import FINGERPRINT, MODEL, ROWS, Table, find_table, load_lance, open_table, reaching, text
+from poolembed.search.tablesearch import build_index, check_indexable
+from poolembed.vectors import check_rows
+
+ADDED = 8 * ROWS
+"""Rows that are added in one commit; a commit of its own for every few would make the table slow to open."""
+
+_NEW, _SAME, _CHANGED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push came to.
+
+    Attributes:
+        new: songs added.
+        changed: songs replaced, for their embedding was another.
+        unchanged: songs left alone.
+        others: songs of the table that the collection does not have.
+        left: songs to add or replace that were not reached, for the push was told to stop.
+        recall_at_10: of the index, where one was asked for.
+    """
+
+    new: int
+    changed: int
+    unchanged: int
+    others: int
+    left: int
+    recall_at_10: float | None
+
+
+def push(
+    collection: Collection,
+    place: str,
+    *,
+    index: bool = False,
+    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    stop: Event | None = None,
+) -> Pushed:
+    """Bring a table up to a collection, and make it if there is none.
+
+    Memory grows with the number of the collection's songs by their names and some 200 bytes each, and not with their
+    vectors, nor with what the table holds.
+
+    Args:
+        collection: what to push.
+        place: a path or URI that ends in ``.lance``.
+        index: make an index of the table's vectors too, or bring it up to date.
+        on_progress: told what is done, and the share of it that is, 0 to 1.
+        stop: ends the push after the rows in hand once it is set.
+
+    Raises:
+        UsageError: the library that writes tables is not installed, or such vectors cannot be indexed.
+        VectorsError: a vector is zero or not finite, two are of one path or some of none, the table holds vectors of
+            another model or size, or it cannot be read or written.
+    """
+    if not collection.named:
+        raise VectorsError(
+            f"{collection.source} does not name its songs, and a table knows them by their paths",
+            hint="--paths FILE does, with a path a line",
+        )
+    if index:
+        check_indexable(collection.size)
+    lance = load_lance(place)
+    table = find_table(place)
+    if table is not None:
+        _refuse_mismatch(collection, table)
+    dtype = table.dtype if table is not None else np.dtype(_kind(collection))
+    row_of = _rows_by_path(collection)
+    digests = _digests(collection, dtype, on_progress)
+    state = np.full(len(collection), _NEW, np.uint8)
+    others = 0 if table is None else _compare(table, row_of, digests, state, on_progress)
+    del row_of
+
+    schema = _schema(collection, dtype)
+    mode = "append" if table is not None else "create"
+    done = {_NEW: 0, _CHANGED: 0}
+    todo = int(np.count_nonzero(state != _SAME))
+    for kind, rows in _lots(state):
+        if stop is not None and stop.is_set():
+            break
+        on_progress("writing", sum(done.values()) / todo)
+        with reaching(place):
+            if kind == _NEW:
+                batches = _batches(collection, rows, digests, schema)
+                lance.write_dataset(_reader(schema, batches), place, schema=schema, mode=mode)
+                mode = "append"
+            else:
+                (batch,) = _batches(collection, rows, digests, schema)
+                dataset = open_table(place).dataset
+                dataset.merge_insert("path").when_matched_update_all().execute(_reader(schema, iter([batch])))
+        done[kind] += len(rows)
+    left = todo - sum(done.values())
+    recall = None
+    if index and not left:
+        on_progress("indexing", 0)
+        recall = build_index(place)
+    return Pushed(
+        new=done[_NEW],
+        changed=done[_CHANGED],
+        unchanged=len(collection) - todo,
+        others=others,
+        left=left,
+        recall_at_10=recall,
+    )
+
+
+def _refuse_mismatch(collection: Collection, table: Table) -> None:
+    there, here = table.model, collection.model
+    if (there and there.fingerprint) != (here and here.fingerprint):
+        what = f"vectors of {_called(there)}, and {collection.source} has those of {_called(here)}"
+    elif table.size != collection.size:
+        what = f"vectors of {table.size} numbers, and those of {collection.source} have {collection.size}"
+    else:
+        return
+    raise VectorsError(f"the table {table.place} holds {what}", hint="push them to another table")
+
+
+def _called(model: ModelIdentity | None) -> str:
+    return "no known model" if model is None else f"the model {model.name} ({model.fingerprint[:8]})"
+
+
+def _kind(collection: Collection) -> type[np.float16 | np.float32]:
+    return np.float16 if collection.matrix.dtype == np.float16 else np.float32
+
+
+def _rows_by_path(collection: Collection) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for row, path in enumerate(collection.paths):
+        first = rows.setdefault(text(path), row)
+        if first != row:
+            raise VectorsError(
+                f"rows {first} and {row} of {collection.source} are both of {path}, by which a table knows a song",
+                hint="leave one of them out",
+            )
+    return rows
+
+
+def _digests(
+    collection: Collection, dtype: np.dtype[Any], on_progress: Callable[[str, float], None]
+) -> NDArray[np.uint8]:
+    """A digest ``(N, 16)`` of each vector as it is to be stored."""
+    digests = np.empty((len(collection), 16), np.uint8)
+    for first in range(0, len(collection), ROWS):
+        on_progress("reading", first / len(collection))
+        rows = np.arange(first, min(first + ROWS, len(collection)))
+        block = _stored(collection, rows, dtype)
+        if not (np.isfinite(block).all() and block.any(axis=1).all()):
+            check_rows(collection.matrix, collection.keys, collection.source)  # names them all
+            raise VectorsError(f"the vectors of {collection.source} are too large or too small for {dtype}")
+        for row, vector in zip(rows, block.view(np.uint8), strict=True):
+            digests[row] = np.frombuffer(hashlib.blake2b(vector, digest_size=16).digest(), np.uint8)
+    return digests
+
+
+def _stored(collection: Collection, rows: NDArray[np.int64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Some vectors as they are stored: not brought to unit length, so that a search in the table finds the same."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(collection.matrix[rows], dtype.newbyteorder("<"))
+
+
+def _compare(
+    table: Table,
+    row_of: dict[str, int],
+    digests: NDArray[np.uint8],
+    state: NDArray[np.uint8],
+    on_progress: Callable[[str, float], None],
+) -> int:
+    """Set the state of the songs that the table has; how many it has besides."""
+    others = seen = 0
+    for batch in table.stream(["path", "digest"]):
+        on_progress("comparing", seen / table.count)
+        seen += len(batch["path"])
+        for path, digest in zip(batch["path"].to_pylist(), batch["digest"].to_pylist(), strict=True):
+            row = row_of.get(path)
+            if row is None:
+                others += 1
+            else:
+                state[row] = _SAME if digest == digests[row].tobytes() else _CHANGED
+    return others
+
+
+def _lots(state: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """The rows of each commit. Those that replace others are few, for they are looked up in the table together."""
+    for kind, size in ((_NEW, ADDED), (_CHANGED, ROWS)):
+        rows = np.flatnonzero(state == kind)
+        for first in range(0, len(rows), size):
+            yield kind, rows[first : first + size]
+
+
+def _batches(collection: Collection, rows: NDArray[np.int64], digests: NDArray[np.uint8], schema: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
+    vector = schema.field("embedding").type
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
+        block = _stored(collection, some, np.dtype(vector.value_type.to_pandas_dtype()))
+        columns = {
+            "path": pa.array([text(collection.paths[row]) for row in some.tolist()], pa.string()),
+            "key": pa.array([text(collection.keys[row]) for row in some.tolist()], pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=vector),
+            "digest": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(16), len(some), [None, pa.py_buffer(digests[some].tobytes())]
+            ),
+        }
+        yield pa.record_batch(columns, schema=schema)
+
+
+def _reader(schema: Any, batches: Iterator[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _schema(collection: Collection, dtype: np.dtype[Any]) -> Any:
+    import pyarrow as pa
+
+    fields = [
+        ("path", pa.string()),
+        ("key", pa.string()),
+        ("embedding", pa.list_(pa.from_numpy_dtype(dtype), collection.size)),
+        ("digest", pa.binary(16)),
+    ]
+    model = collection.model
+    return pa.schema(fields, {} if model is None else {MODEL: model.name, FINGERPRINT: model.fingerprint})
