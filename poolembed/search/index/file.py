@@ -1,0 +1,175 @@
+"""The file of an index, in the layout of safetensors, so that other programs can read the vectors and names.
+
+Eight bytes with the length of the head, the head in JSON, then the parts, one after the other:
+
+    ids          I64 (N,)     the number of each row's vector in the graph, where the vectors of former rows are left
+    key_ends     I64 (N,)     where each key ends; with the next three only where rows have names
+    path_ends    I64 (N,)
+    mean         F32 (D,)     what the graph's own vectors were shifted by before they were rounded to integers
+    vectors      F16 (N, D)   the collection's, made of unit length
+    keys, paths  U8           names, end to end
+    graph        U8           as usearch writes it: vectors of eight bits, and the links between them
+
+Vectors and names are read when they are looked at. All the rest is compared with a checksum when the file is opened:
+a wrong link, unlike a wrong vector, would end the process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from poolembed.embed.manifest import ModelIdentity
+from poolembed.errors import VectorsError
+
+VERSION = 1
+
+_START = b'{"__metadata__":{"poolembed_index":'
+_DTYPES = {"I64": "<i8", "F32": "<f4", "F16": "<f2", "U8": "|u1"}
+_ROOM = 256  # left in the head for what is known only when the parts are written
+_BLOCK = 1 << 24
+_UNCHECKED = {"vectors", "keys", "paths"}
+_AGAIN = "delete it, and build it again with poolembed index"
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index knows besides its parts.
+
+    Attributes:
+        model: whose vectors they are, or None where nothing said so.
+        source: the collection, from the root.
+        paths: the file of its paths, from the root, where one was given.
+        stamp: the collection's.
+        seen: path, size and time of the files that tell quickly whether the collection has changed.
+        scale: what the graph's own vectors were multiplied with before they were rounded.
+        width: how wide a search has to look.
+        recall: what it then found of the exact answer, 0 to 1.
+        checksum: of all parts that are checked.
+    """
+
+    model: ModelIdentity | None
+    source: str
+    paths: str | None
+    stamp: str
+    seen: list[tuple[str, int, int]]
+    scale: float
+    width: int = 0
+    recall: float = 0.0
+    checksum: int = 0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An index file; its parts are mapped into memory, read-only."""
+
+    about: About
+    parts: Mapping[str, NDArray[Any]]
+
+
+def starts_as_index(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an index by its first bytes."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(8 + len(_START))[8:] == _START
+    except OSError:
+        return False
+
+
+def write_contents(path: Path, about: About, parts: Mapping[str, NDArray[Any]]) -> None:
+    """Write an index to `path`; `parts` come in the order of the head of this module, the checksum is added."""
+    head: dict[str, Any] = {"__metadata__": _metadata(dataclasses.replace(about, checksum=_checksum(parts)))}
+    end = 0
+    for name, values in parts.items():
+        dtype = next(dtype for dtype, numpys in _DTYPES.items() if values.dtype == numpys)
+        head[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [end, end := end + values.nbytes]}
+    text = _as_bytes(head)
+    room = len(text) + _ROOM
+    room += -room % 8  # so that every part lies as its numbers need
+    with path.open("wb") as file:
+        file.write(room.to_bytes(8, "little") + text.ljust(room))
+        for values in parts.values():
+            flat = _bytes_of(values)
+            for first in range(0, len(flat), _BLOCK):
+                file.write(flat[first : first + _BLOCK].data)
+
+
+def write_about(path: Path, about: About) -> None:
+    """Replace what an index knows besides its parts; the checksum stays."""
+    with path.open("r+b") as file:
+        room = int.from_bytes(file.read(8), "little")
+        head = json.loads(file.read(room))
+        checksum = json.loads(head["__metadata__"]["about"])["checksum"]
+        head["__metadata__"] = _metadata(dataclasses.replace(about, checksum=checksum))
+        text = _as_bytes(head)
+        if len(text) > room:
+            raise ValueError(f"{len(text)} bytes in a room of {room}")
+        file.seek(8)
+        file.write(text.ljust(room))
+
+
+def read_contents(path: Path) -> Contents:
+    """Map an index into memory, and check it.
+
+    Raises:
+        VectorsError: it cannot be read, is cut short, damaged, or of another version of poolembed.
+    """
+    try:
+        with safe_open(path, framework="np"):  # compares the head with the length of the file
+            pass
+        data = np.asarray(np.memmap(path, np.uint8, "r"))
+        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        head = json.loads(data[8:start].tobytes())
+        known = head.pop("__metadata__")
+        if known["poolembed_index"] != str(VERSION):
+            raise VectorsError(
+                f"{path} is an index of version {known['poolembed_index']}; this poolembed reads version {VERSION}",
+                hint=_AGAIN,
+            )
+        about = msgspec.convert(json.loads(known["about"]), About)
+        parts = {}
+        for name, part in head.items():
+            first, last = part["data_offsets"]
+            parts[name] = data[start + first : start + last].view(_DTYPES[part["dtype"]]).reshape(part["shape"])
+        if _checksum(parts) != about.checksum:
+            raise ValueError("a checksum does not agree")
+    except OSError as error:
+        raise VectorsError(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise VectorsError(f"{path} is no index, or is damaged: {error}", hint=_AGAIN) from error
+    return Contents(about, parts)
+
+
+def _metadata(about: About) -> dict[str, str]:
+    return {"poolembed_index": str(VERSION), "about": json.dumps(dataclasses.asdict(about))}
+
+
+def _as_bytes(head: dict[str, Any]) -> bytes:
+    return json.dumps(head, separators=(",", ":")).encode("ascii")
+
+
+def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def _checksum(parts: Mapping[str, NDArray[Any]]) -> int:
+    total = 0
+    for name, values in parts.items():
+        if name == "graph":
+            # It begins with the number of its vectors and the bytes of each, and then they come.
+            rows, width = values[:8].view("<u4").tolist()
+            total = zlib.crc32(values[8 + rows * width :].data, zlib.crc32(values[:8].data, total))
+        elif name not in _UNCHECKED:
+            total = zlib.crc32(_bytes_of(values).data, total)
+    return total
