@@ -144,8 +144,9 @@ def _unit(queries: NDArray[np.float32], size: int, k: int) -> NDArray[np.float64
         raise UsageError(f"queries of shape {queries.shape} for vectors of {size} numbers")
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
-    precise = queries.astype(np.float64)
+    precise: NDArray[np.float64] = queries.astype(np.float64)
     lengths = np.linalg.norm(precise, axis=1)
     if not np.all((lengths > 0) & np.isfinite(lengths)):
         raise UsageError("a query is zero, or not finite")
-    return precise / lengths[:, None]
+    unit: NDArray[np.float64] = precise / lengths[:, None]
+    return unit
