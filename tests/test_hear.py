@@ -48,7 +48,9 @@ def test_what_sounds_where_shows_in_the_timestamps(model: hear.HearModel) -> Non
     embeddings, timestamps = hear.get_timestamp_embeddings(audio, model)
     # Well inside the two halves, for the encoder sees some frames to both sides.
     quiet, loud = embeddings[0, timestamps[0] < 3000], embeddings[0, timestamps[0] > 7000]
-    assert (quiet @ quiet.T).min() > (quiet @ loud.T).max()
+    apart = (quiet @ loud.T).mean()
+    assert (quiet @ quiet.T).mean() > apart + 0.3
+    assert (loud @ loud.T).mean() > apart + 0.3
 
 
 def test_wrong_audio(model: hear.HearModel) -> None:

@@ -94,6 +94,7 @@ class TestReading:
         found = read_vectors(tmp_path / "x.npy", tmp_path / "paths.txt")
         assert [os.fsencode(key) for key in found.keys] == names
         assert found.matrix.dtype == np.float32
+        assert found.matrix.flags.writeable  # torch takes it as it is
         np.testing.assert_array_equal(found.matrix, matrix)
 
     def test_a_row_that_was_embedded_again(self, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from poolembed.cli.embed import embed
 from poolembed.cli.evaluate import HELP as EVALUATE_HELP
 from poolembed.cli.evaluate import evaluate
 from poolembed.cli.grouped import GroupedCommand
+from poolembed.cli.index import HELP as INDEX_HELP
+from poolembed.cli.index import index
 from poolembed.cli.map import HELP as MAP_HELP
 from poolembed.cli.map import map_songs
 from poolembed.cli.models import HELP as MODELS_HELP
@@ -44,6 +46,7 @@ Examples:
   poolembed embed ~/Music                          one .npy per song, in ./embeddings
   poolembed embed ~/Music -o all --format matrix   one (N, D) array and a manifest
   find . -name '*.flac' | poolembed embed - -o -   paths in, JSON Lines out
+  poolembed index embeddings/ -o music.index       for libraries that are too large to compare with every song
   poolembed map                                    see the library; click a dot, hear the song
   poolembed duplicates embeddings/                 the same recording under other names; deletes nothing
   poolembed push --to s3://bucket/music.lance      a table that many machines search
@@ -69,6 +72,7 @@ app.command(help=COMPARE_HELP)(compare)
 app.command(help=DUPLICATES_HELP)(duplicates)
 app.command(help=EMBED_HELP)(embed)
 app.command(help=EVALUATE_HELP)(evaluate)
+app.command(help=INDEX_HELP)(index)
 app.command("map", help=MAP_HELP)(map_songs)
 app.command(help=MODELS_HELP)(models)
 app.command(help=PREDICT_HELP)(predict)

@@ -105,7 +105,7 @@ def nearest_of(
         # Row by row, so that a cosine is the same to the bit wherever the row is.
         products = np.einsum("ij,ij->i", vectors, queries[found.query[part]])
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        cosine[part] = np.clip(products / lengths, -1, 1)
+        cosine[part] = products / lengths
     found = found._replace(cosine=cosine).take(np.lexsort((found.row, -cosine, found.query)))
     ranks = _ranks(found.query)
     keep = ranks < k

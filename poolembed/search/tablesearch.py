@@ -14,7 +14,7 @@ from poolembed.errors import UsageError
 from poolembed.search.exact import ExactSearch, Hits
 from poolembed.search.lance import Names, Table, open_table, reaching, table_collection
 
-PROBES = 20
+PROBES = 60
 """Lists of an index that are looked through at least; more where filters leave too few rows in these."""
 
 REFINED = 10

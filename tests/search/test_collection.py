@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -133,6 +133,7 @@ class TestOpening:
 
     @quick
     @given(cut=st.integers(0, 128 + 4 * 12 - 1))
+    @example(cut=128 + 4 * 12 - 1)
     def test_truncated(self, tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
         path = saved(tmp_path_factory.mktemp("t") / "x.npy")
         path.write_bytes(path.read_bytes()[:cut])

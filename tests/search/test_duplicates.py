@@ -107,6 +107,13 @@ def test_lengths_must_fit(tmp_path: Path) -> None:
     assert names(found(out)) == [["b.wav", "a.wav"]]
 
 
+def test_lengths_make_no_chain(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path / "songs" / f"{name}.wav")
+    out = embedded(tmp_path, {"a.wav": (0, 64.0), "b.wav": (0, 62.5), "c.wav": (0, 61.0)})
+    assert names(found(out)) == [["a.wav", "b.wav"]]
+
+
 @pytest.mark.parametrize("change", ["gone", "written to", "another date"])
 def test_what_is_not_as_it_was_embedded_is_left_out(tmp_path: Path, change: str) -> None:
     paths = [write(tmp_path / "songs" / name) for name in ("a.flac", "b.mp3", "c.ogg", "d.ogg")]
@@ -187,6 +194,14 @@ def test_a_matrix_beside_a_manifest_is_not_of_it(tmp_path: Path) -> None:
     out = embedded(tmp_path, {"a.wav": (0, 60.0), "b.wav": (0, 70.0)})
     np.save(out / "m.npy", np.array([direction(0), direction(0)], np.float32))
     assert not found(out / "m.npy").by_length
+
+
+def test_a_table_beside_another_manifest_is_not_of_it(tmp_path: Path) -> None:
+    """A table may say which model its vectors are of, and so looks like the directory's own."""
+    table = embedded(tmp_path / "one", {"c.wav": (0, 60.0), "d.wav": (0, 70.0)}, "parquet") / "embeddings.parquet"
+    out = embedded(tmp_path / "two", {"a.wav": 0, "b.wav": 0}, "parquet")
+    table.rename(out / "others.parquet")
+    assert not found(out / "others.parquet").by_length
 
 
 def test_a_lossless_m4a_is_told_by_its_bitrate(tmp_path: Path) -> None:

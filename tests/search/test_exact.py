@@ -81,22 +81,25 @@ class TestAgainstTheDefinition:
 
     @pytest.mark.parametrize("threads", [1, 3])
     @pytest.mark.parametrize("size", [1, 7, 512])
-    def test_noise(self, size: int, threads: int) -> None:
+    @pytest.mark.parametrize("rows", [40, 1000])
+    def test_noise(self, rows: int, size: int, threads: int) -> None:
         random = np.random.default_rng(size)
-        matrix = random.standard_normal((1000, size)).astype(np.float32)
+        matrix = random.standard_normal((rows, size)).astype(np.float32)
         with divided(threads=threads):
             check(matrix, random.standard_normal((5, size)).astype(np.float32), 10)
 
-    def test_cosines_that_float32_cannot_tell_apart(self) -> None:
+    @pytest.mark.parametrize("many", [10, 1 << 20])
+    def test_cosines_that_float32_cannot_tell_apart(self, many: int) -> None:
         """Products in float32 are off by more than these cosines differ, and the order is right all the same."""
         random = np.random.default_rng(0)
         one, other = random.standard_normal((2, 512))
         matrix = (one + other + 3e-6 * random.standard_normal((3000, 512))).astype(np.float32)
         query = one[None].astype(np.float32)
-        close = check(matrix, query, 20).cosines[0]
-        assert close[0] - close[-1] < 1e-5
-        rough = (matrix @ query[0]) / np.linalg.norm(matrix, axis=1) / np.linalg.norm(query)
-        assert np.argsort(-rough, kind="stable")[:20].tolist() != check(matrix, query, 20).rows[0].tolist()
+        with divided(many=many):
+            hits = check(matrix, query, 20)
+        assert hits.cosines[0, 0] - hits.cosines[0, -1] < 1e-5
+        rough = (matrix @ query[0]) / np.linalg.norm(matrix, axis=1)
+        assert np.argsort(-rough, kind="stable")[:20].tolist() != hits.rows[0].tolist()
 
     @pytest.mark.parametrize("many", [10, 1 << 20])
     def test_all_vectors_equal(self, many: int) -> None:
@@ -115,16 +118,18 @@ class TestAgainstTheDefinition:
             found = ExactSearch(opened).nearest(matrix[:4].astype(np.float32), 9)
         np.testing.assert_array_equal(found.rows, check(matrix.astype(np.float32), matrix[:4], 9).rows)
 
-    @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+    @pytest.mark.parametrize("scale", [1e-30, 3e-22, 1e-12, 0.996, 1.000_01, 1e12, 1e30])
     def test_the_lengths_of_vectors_do_not_matter(self, scale: float) -> None:
-        """Squares of these overflow float32, or lose all their digits."""
+        """Squares of the extremes overflow float32, or lose their digits; others could pass for 1."""
         random = np.random.default_rng(1)
-        matrix = random.standard_normal((200, 8)).astype(np.float32)
-        scaled = (matrix * np.where(random.random((200, 1)) < 0.5, scale, 1)).astype(np.float32)
+        matrix = random.standard_normal((2000, 8))
+        matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+        scaled = (matrix * np.where(random.random((2000, 1)) < 0.5, scale, 1)).astype(np.float32)
+        expected = [row for row, _ in one_by_one(scaled, matrix[0], 2000, None)]
         with divided():
             searcher = ExactSearch(collection(scaled))
-            for _ in range(2):  # the second time it knows the lengths
-                np.testing.assert_array_equal(searcher.nearest(matrix[:3], 50).rows, check(matrix, matrix[:3], 50).rows)
+            for k in (3, *range(1, 400, 7)):  # after the first it knows the lengths
+                assert searcher.nearest(matrix[:1].astype(np.float32), k).rows[0].tolist() == expected[:k]
 
 
 class TestWhatAnAnswerDependsOn:
@@ -151,15 +156,25 @@ class TestWhatAnAnswerDependsOn:
         np.testing.assert_array_equal(searcher.nearest(matrix, 9).rows, searcher.nearest(matrix * 2.0**90, 9).rows)
 
     def test_memory_does_not_grow_with_the_cosines(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "x.npy", np.random.default_rng(4).standard_normal((60_000, 16)).astype(np.float32))
+        np.save(tmp_path / "x.npy", np.random.default_rng(4).standard_normal((20_000, 16)).astype(np.float32))
         opened = open_collection(tmp_path / "x.npy")
-        queries = opened.unit_rows(range(128))
-        with divided(block_bytes=1 << 16, threads=1):
-            tracemalloc.start()
-            ExactSearch(opened).nearest(queries, 10)
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-        assert peak < 6e6  # all cosines would take 31 MB
+        with divided(block_bytes=1 << 15):
+            assert peak(opened, opened.unit_rows(range(1500)), 10) < 6e6  # all cosines would take 120 MB
+
+    def test_memory_does_not_grow_with_ties(self) -> None:
+        matrix = np.ones((20_000, 2), np.float32)
+        with divided(block_bytes=1 << 12, many=1000):
+            assert peak(collection(matrix), matrix[:50], 10) < 6e6  # all rows of all queries would take 20 MB
+
+
+def peak(library: Collection, queries: NDArray[np.float32], k: int) -> int:
+    """Bytes of numpy's arrays, and of Python, at most."""
+    tracemalloc.start()
+    try:
+        ExactSearch(library).nearest(queries, k)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 class TestRefused:

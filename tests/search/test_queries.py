@@ -60,7 +60,9 @@ class TestLocating:
         assert locate(library, [*first, *second]) == [[0]] * len(first) + [[1]] * len(second)
 
     def test_keys_and_songs_that_are_gone(self, library: Collection, tmp_path: Path) -> None:
-        assert locate(library, ["b/c d.wav", "./b/c d.wav", "songs/b/c d.wav", "ü.wav"]) == [[2], [2], [2], [3]]
+        (tmp_path / "folder").symlink_to("songs/b")
+        names = ["b/c d.wav", "./b/c d.wav", "songs/b/c d.wav", "folder/c d.wav", "ü.wav"]
+        assert locate(library, names) == [[2], [2], [2], [2], [3]]
         assert locate(library, ["c d.wav", "", "songs", "wav", "no"]) == [[]] * 5
 
     def test_a_file_on_the_disk_is_itself_and_no_key(self, library: Collection, tmp_path: Path) -> None:
@@ -117,12 +119,12 @@ class TestReading:
         self, library: Collection, tmp_path: Path, format: Any
     ) -> None:
         (tmp_path / "again").mkdir()
-        (tmp_path / "again" / "songs").symlink_to(tmp_path / "songs")
+        (tmp_path / "again" / "songs").symlink_to(tmp_path / "songs" / "b")  # so the key is that of another song
         out = embedded(tmp_path / "again", {"a.wav": 11.0}, format)
         (file,) = out.glob("*.npy")
         (query,) = read_queries([str(file)], library).found
         assert isinstance(query, Query)
-        assert list(query.rows) == [0]
+        assert list(query.rows) == [1]
         np.testing.assert_allclose(query.vector, direction(11), atol=1e-7)
 
     def test_vectors_of_another_model(self, library: Collection, tmp_path: Path) -> None:
@@ -164,6 +166,7 @@ class TestReading:
             (npy([0.0, 2.0])[:-3], "cut short"),
             (npy([0.0, 2.0])[:50], "not an .npy file, or is damaged"),
             (b"\x93NUMPY", "not an .npy file, or is damaged"),
+            (npy([0.0, 2.0]).replace(b"(2,)", b"(-1,)"), "not an .npy file, or is damaged"),
         ],
     )
     def test_standard_input_that_is_no_query(self, library: Collection, data: bytes, words: str) -> None:
@@ -259,6 +262,12 @@ class TestAnswers:
         cosines = matrix @ matrix.T / np.outer(*[np.linalg.norm(matrix, axis=1)] * 2)
         np.fill_diagonal(cosines, -2)
         assert [each.rows[0] for each in found] == cosines.argmax(axis=1).tolist()
+
+    def test_every_row_of_many(self) -> None:
+        library = named([f"{row}.mp3" for row in range(5000)])
+        assert [(query.name, *query.rows) for query in every_row(library)] == [
+            (f"{row}.mp3", row) for row in range(5000)
+        ]
 
     def test_the_mean(self) -> None:
         mean = mean_query(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import shutil
@@ -185,11 +186,13 @@ class TestFiles:
         self, mels: tuple[MelCache, list[int | None]], tmp_path: Path
     ) -> None:
         cache, rows = mels
-        pooled = tiny_network(tiny_config(PoolingConfig(kind="gem")))  # same weights: the seed is the same
+        encoder = {key: value for key, value in NETWORK.state_dict().items() if not key.startswith("pools.")}
+        pooled = tiny_network(tiny_config(PoolingConfig(kind="gem")), seed=1)
+        pooled.load_state_dict(encoder, strict=False)
         pooled.project.weight.data += 1
-        same = [FeatureCache(tmp_path, network, *mels).folder for network in (NETWORK, tiny_network(), pooled)]
+        same = [FeatureCache(tmp_path, network, *mels).folder for network in (NETWORK, copy.deepcopy(NETWORK), pooled)]
         assert len(set(same)) == 1
-        changed = tiny_network()
+        changed = copy.deepcopy(NETWORK)
         changed.mel_norm.get_buffer("running_mean").add_(1)
         others = [tiny_network(seed=1), tiny_network(tiny_config(mid_levels=False)), changed]
         different = [FeatureCache(tmp_path, network, *mels).folder for network in others]

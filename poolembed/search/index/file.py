@@ -83,7 +83,7 @@ def starts_as_index(path: str | os.PathLike[str]) -> bool:
     try:
         with Path(path).open("rb") as file:
             return file.read(8 + len(_START))[8:] == _START
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that no file can have
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +108,10 @@ def open_index(path: str) -> Index:
     contents = read_contents(Path(path))
     about = contents.about
     if _is_old(about):
-        again = f"poolembed index {about.source} -o {path}" + (f" --paths {about.paths}" if about.paths else "")
+        again = ["poolembed", "index", about.source, "-o", path, *(["--paths", about.paths] if about.paths else [])]
         raise VectorsError(
             f"{path} is older than {about.source}, whose songs have changed since",
-            hint=f"bring it up to date: {again}",
+            hint=f"bring it up to date: {shlex.join(again)}",
         )
     return Index(contents, path)
 

@@ -1,0 +1,478 @@
+"""An index against exact search: what it finds, how it grows, and what it makes of a file that is not as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from poolembed.embed.manifest import ModelIdentity
+from poolembed.errors import OutputError, UsageError, VectorsError
+from poolembed.search.collection import Collection, open_collection
+from poolembed.search.exact import ExactSearch
+from poolembed.search.index import Index, build_index, building, is_index, open_index, searching
+from poolembed.search.index.graph import Graph
+from poolembed.search.index.names import Names, pack
+from poolembed.vectors import RowNumbers
+
+pytest.importorskip("usearch", reason="needs poolembed[index]")
+
+SIZE = 64
+COUNT = 3000
+MODEL = ModelIdentity("base", "0123456789abcdef", SIZE)
+
+quick = settings(deadline=None, max_examples=50)
+
+
+def clustered(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.float32]:
+    """Unit vectors, most near to one of forty directions, which are the same for every seed."""
+    centres = np.random.default_rng(99).standard_normal((40, size))
+    random = np.random.default_rng(seed)
+    vectors = centres[random.integers(0, 40, count)] + random.standard_normal((count, size)) * 0.7
+    unit: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def collection(vectors: NDArray[np.float32], keys: Sequence[str] | None = None, **other: Any) -> Collection:
+    names = [f"{row}.mp3" for row in range(len(vectors))] if keys is None else list(keys)
+    paths = [f"/music/{name}" for name in names]
+    made = Collection("songs", names, paths, vectors, True, MODEL, f"{len(vectors)} {vectors.sum()}")
+    return replace(made, **other)
+
+
+def recall(index: Index, vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int = 10) -> float:
+    exact = ExactSearch(collection(vectors)).nearest(queries, k).rows
+    found = index.nearest(queries, k).rows
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), found.tolist(), strict=True)]))
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of `COUNT` clustered vectors; not to be written to."""
+    path = tmp_path_factory.mktemp("index") / "music.index"
+    build_index(collection(clustered(COUNT)), path)
+    return path
+
+
+@pytest.fixture
+def by_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the graph even where comparing everything is as quick."""
+    monkeypatch.setattr(searching, "_LOOKS", 0)
+
+
+@pytest.mark.usefixtures("by_graph")
+class TestFinding:
+    def test_nearly_all_of_the_exact_answer(self, music: Path) -> None:
+        index = open_index(str(music))
+        assert recall(index, clustered(COUNT), clustered(200, seed=1)) > 0.97
+        index.width = 1
+        print("WIDTH1", recall(index, clustered(COUNT), clustered(200, seed=1)))
+
+    def test_songs_find_themselves_with_exact_cosines(self, music: Path) -> None:
+        vectors = clustered(COUNT)
+        hits = open_index(str(music)).nearest(vectors, 5)
+        assert np.mean(hits.rows[:, 0] == np.arange(COUNT)) > 0.99
+        cosines = np.einsum("nd,nkd->nk", vectors, vectors[hits.rows])
+        np.testing.assert_allclose(hits.cosines, cosines, atol=1e-3)  # float16
+        assert np.all(np.diff(hits.cosines, axis=1) <= 0)
+
+    def test_embeddings_that_crowd_in_one_direction(self, tmp_path: Path) -> None:
+        def crowded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+            vectors = vectors + np.float32(12) / np.float32(np.sqrt(SIZE))
+            unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            return unit
+
+        vectors, queries = crowded(clustered(COUNT)), crowded(clustered(200, seed=1))
+        assert (vectors @ vectors.T).min() > 0.97
+        build_index(collection(vectors), tmp_path / "i")
+        assert recall(open_index(str(tmp_path / "i")), vectors, queries) > 0.9
+
+    def test_one_query_and_many_give_the_same(self, music: Path) -> None:
+        index, queries = open_index(str(music)), clustered(20, seed=1)
+        together = index.nearest(queries, 7)
+        for number, query in enumerate(queries):
+            alone = index.nearest(query[None], 7)
+            np.testing.assert_array_equal(alone.rows[0], together.rows[number])
+            np.testing.assert_array_equal(alone.cosines[0], together.cosines[number])
+
+    @pytest.mark.parametrize("share", [0.5, 0.05, 0.002, 1e-9])
+    def test_filters_give_right_answers(self, music: Path, share: float) -> None:
+        allowed = np.random.default_rng(0).random(COUNT) < share
+        allowed[7] = True
+        check_filter(music, allowed)
+
+    def test_a_filter_that_lets_through_only_what_is_far(self, music: Path) -> None:
+        vectors, queries = clustered(COUNT), clustered(30, seed=1)
+        check_filter(music, (vectors @ queries.T).max(axis=1) < 0.5)
+
+    def test_more_than_there_are(self, music: Path) -> None:
+        hits = open_index(str(music)).nearest(clustered(2, seed=1), COUNT + 3)
+        assert np.all(hits.rows[:, COUNT:] == -1)
+        assert np.isnan(hits.cosines[:, COUNT:]).all()
+        assert np.sort(hits.rows[0, :COUNT]).tolist() == list(range(COUNT))
+
+    def test_nothing_allowed(self, music: Path) -> None:
+        hits = open_index(str(music)).nearest(clustered(2, seed=1), 3, np.zeros(COUNT, bool))
+        assert np.all(hits.rows == -1)
+        assert np.isnan(hits.cosines).all()
+
+    @pytest.mark.parametrize(("queries", "k"), [(np.ones((1, 3)), 1), (np.zeros((1, SIZE)), 1), (clustered(1), 0)])
+    def test_questions_without_an_answer(self, music: Path, queries: NDArray[Any], k: int) -> None:
+        with pytest.raises(UsageError):
+            open_index(str(music)).nearest(queries.astype(np.float32), k)
+
+
+def check_filter(path: Path, allowed: NDArray[np.bool_]) -> None:
+    queries = clustered(30, seed=1)
+    exact = ExactSearch(collection(clustered(COUNT))).nearest(queries, 10, allowed)
+    found = open_index(str(path)).nearest(queries, 10, allowed)
+    assert allowed[found.rows[found.rows >= 0]].all()
+    np.testing.assert_array_equal(found.rows >= 0, exact.rows >= 0)
+    right = [set(a) == set(b) for a, b in zip(found.rows.tolist(), exact.rows.tolist(), strict=True)]
+    assert np.mean(right) > 0.9
+
+
+def test_few_songs_are_compared_exactly(tmp_path: Path) -> None:
+    vectors = clustered(500)
+    build_index(collection(vectors), tmp_path / "i")
+    index = open_index(str(tmp_path / "i"))
+    assert recall(index, vectors, clustered(100, seed=1)) > 0.999  # but for float16
+    assert recall(index, vectors, clustered(100, seed=1), k=300) > 0.999
+
+
+class TestUpdating:
+    @pytest.fixture(autouse=True)
+    def _by_graph(self, by_graph: None) -> None:
+        pass
+
+    def test_added_to_is_as_good_as_built_at_once(self, tmp_path: Path, music: Path) -> None:
+        path, vectors = tmp_path / "i", clustered(COUNT)
+        for count in (2000, 2600, COUNT):
+            built = build_index(collection(vectors[:count]), path)
+        assert (built.songs, built.added, built.removed) == (COUNT, 400, 0)
+        queries = clustered(300, seed=1)
+        at_once, in_parts = open_index(str(music)), open_index(str(path))
+        for width in (16, at_once.width):
+            at_once.width = in_parts.width = width
+            assert recall(in_parts, vectors, queries) > recall(at_once, vectors, queries) - 0.03
+
+    def test_only_what_is_new_is_linked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path, vectors = tmp_path / "i", clustered(400)
+        build_index(collection(vectors[:390]), path)
+        linked = []
+        add = Graph.add
+        monkeypatch.setattr(Graph, "add", lambda graph, new: linked.append(len(new)) or add(graph, new))  # type: ignore[func-returns-value]
+        built = build_index(collection(vectors), path)
+        assert (linked, built.added) == ([10], 10)
+
+    def test_changed_gone_and_renamed_songs(self, tmp_path: Path) -> None:
+        path, vectors = tmp_path / "i", clustered(1000)
+        keys = [f"{row}.mp3" for row in range(1000)]
+        build_index(collection(vectors, keys), path)
+        order = np.random.default_rng(0).permutation(1000)[:950]  # fifty are gone, all others in another order
+        vectors, keys = vectors[order], [keys[row] for row in order]
+        vectors[:30] = clustered(30, seed=5)  # thirty embedded again
+        keys[40] = "renamed.mp3"
+        built = build_index(collection(vectors, keys), path)
+        assert (built.songs, built.added, built.removed) == (950, 30, 80)
+        index = open_index(str(path))
+        assert list(index.collection.keys) == keys
+        assert list(index.collection.paths) == [f"/music/{key}" for key in keys]
+        np.testing.assert_array_equal(index.collection.matrix, vectors.astype(np.float16))
+        assert np.mean(index.nearest(vectors, 1).rows[:, 0] == np.arange(950)) > 0.99
+        assert recall(index, vectors, clustered(100, seed=1)) > 0.97
+
+    def test_former_songs_do_not_crowd_out_others(self, tmp_path: Path) -> None:
+        path, query = tmp_path / "i", clustered(1)
+        former = query + clustered(100, seed=3) * 0.01
+        vectors = np.concatenate([clustered(900, seed=2), former / np.linalg.norm(former, axis=1, keepdims=True)])
+        build_index(collection(vectors), path)
+        build_index(collection(vectors[:900]), path)
+        index = open_index(str(path))
+        exact = ExactSearch(collection(vectors[:900])).nearest(query, 10)
+        np.testing.assert_array_equal(index.nearest(query, 10).rows, exact.rows)
+
+    def test_a_graph_of_many_former_songs_is_built_anew(self, tmp_path: Path) -> None:
+        path = tmp_path / "i"
+        for seed, total in ((0, 1000), (1, 1200), (2, 1000)):
+            vectors = clustered(1000)
+            vectors[: 200 * seed] = clustered(200 * seed, seed=seed)
+            build_index(collection(vectors), path)
+            assert len(open_index(str(path))._graph) == total
+
+    def test_the_same_again_writes_nothing(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", clustered(200))
+        path = tmp_path / "i"
+        first = build_index(open_collection(tmp_path / "x.npy"), path)
+        before = path.stat().st_mtime_ns, path.read_bytes()
+        again = build_index(open_collection(tmp_path / "x.npy"), path)
+        assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+        assert replace(again, seconds=0, added=200) == replace(first, seconds=0)
+        assert again.added == 0
+
+    @quick
+    @given(
+        former=st.lists(st.integers(0, 5), max_size=12),
+        now=st.lists(st.integers(0, 5), max_size=12),
+    )
+    def test_equal_vectors_keep_their_ids(self, former: list[int], now: list[int]) -> None:
+        def rows(values: list[int]) -> NDArray[np.float16]:
+            return np.array(values, np.float16).reshape(-1, 1)
+
+        ids = np.array(range(100, 100 + len(former)))
+        found = building._known(rows(now), rows(former), ids).tolist()
+        kept = [number for number in found if number >= 0]
+        assert len(kept) == len(set(kept)) == sum((Counter(former) & Counter(now)).values())
+        assert all(former[number - 100] == value for number, value in zip(found, now, strict=True) if number >= 0)
+
+
+class TestOpening:
+    def test_it_is_the_collection(self, music: Path) -> None:
+        opened, vectors = open_index(str(music)).collection, clustered(COUNT)
+        assert (opened.source, len(opened), opened.size, opened.model) == (str(music), COUNT, SIZE, MODEL)
+        assert opened.stamp == collection(vectors).stamp
+        assert (list(opened.keys), list(opened.paths)) == (collection(vectors).keys, collection(vectors).paths)
+        assert opened.keys[5:9:2] == ["5.mp3", "7.mp3"]
+        assert opened.keys[-1] == f"{COUNT - 1}.mp3"
+        np.testing.assert_allclose(opened.unit_rows(slice(None)), vectors, atol=1e-3)
+
+    def test_rows_without_names(self, tmp_path: Path) -> None:
+        numbers = RowNumbers(50)
+        build_index(replace(collection(clustered(50)), keys=numbers, paths=numbers), tmp_path / "i")
+        opened = open_index(str(tmp_path / "i")).collection
+        assert not opened.named
+        assert opened.paths[3] == "3"
+
+    def test_other_programs_can_read_it(self, music: Path) -> None:
+        with safe_open(music, framework="np") as file:
+            np.testing.assert_array_equal(file.get_tensor("vectors"), clustered(COUNT).astype(np.float16))
+            assert file.get_tensor("keys")[:10].tobytes() == b"0.mp31.mp3"
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_it_is_mapped_and_not_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "i"
+        build_index(collection(clustered(1500, size=1024)), path)
+        index = open_index(str(path))
+        assert resident(path) < 0.3 * path.stat().st_size
+        index.nearest(clustered(1, seed=1, size=1024), 3, np.arange(1500) == 5)
+        assert index.collection.unit_rows(slice(None)).shape == (1500, 1024)
+        assert resident(path) > 0.6 * path.stat().st_size  # or this test would not have noticed
+
+    def test_names_of_any_characters(self, tmp_path: Path) -> None:
+        keys = ["ä.mp3", os.fsdecode(b"\xff\xfe.mp3"), "new\nline", "", "\ud800", "z" * 5000]
+        build_index(collection(clustered(6), keys), tmp_path / "i")
+        assert list(open_index(str(tmp_path / "i")).collection.keys) == keys
+
+    @quick
+    @given(st.lists(st.text(st.characters(exclude_categories=[]), max_size=6), max_size=20))
+    def test_names_come_back(self, names: list[str]) -> None:
+        packed = Names(*pack(names), "x")
+        assert (list(packed), [packed[row] for row in range(len(names))], packed[:]) == (names, names, names)
+        with pytest.raises(IndexError):
+            packed[len(names)]
+
+    def test_without_usearch(self, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "usearch.index", None)
+        with pytest.raises(UsageError, match="usearch") as caught:
+            open_index(str(music))
+        assert "poolembed[index]" in str(caught.value.hint)
+        with pytest.raises(UsageError, match="usearch"):
+            build_index(collection(clustered(5)), tmp_path / "i")
+        assert not list(tmp_path.iterdir())
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that this process has looked at."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+class TestRefusing:
+    @pytest.mark.parametrize("other", ["model", "size", "nobody"])
+    def test_vectors_of_another_kind(self, tmp_path: Path, music: Path, other: str) -> None:
+        path = Path(shutil.copy(music, tmp_path / "i"))
+        size = 7 if other == "size" else SIZE
+        model = None if other == "nobody" else replace(MODEL, name="new", fingerprint=other)
+        with pytest.raises(OutputError) as caught:
+            build_index(collection(clustered(5, size=size), model=model), path)
+        message = caught.value.message
+        assert "model base (01234567) with 64 numbers" in message
+        assert (f"an unknown model with {size}" if model is None else f"model new ({other}) with {size}") in message
+        assert path.read_bytes() == music.read_bytes()
+
+    def test_what_is_no_index_is_not_overwritten(self, tmp_path: Path) -> None:
+        (tmp_path / "song.mp3").write_bytes(b"music")
+        for path in (tmp_path / "song.mp3", tmp_path):
+            with pytest.raises(OutputError, match="is there, and is no index"):
+                build_index(collection(clustered(5)), path)
+        assert (tmp_path / "song.mp3").read_bytes() == b"music"
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="cannot write"):
+            build_index(collection(clustered(5)), tmp_path / "none" / "i")
+
+    def test_two_at_a_time(self, tmp_path: Path) -> None:
+        (tmp_path / ".i.part").mkdir()
+        with FileLock(tmp_path / ".i.part" / "lock"), pytest.raises(OutputError, match="another run is writing"):
+            build_index(collection(clustered(5)), tmp_path / "i")
+
+    def test_bad_vectors(self, tmp_path: Path) -> None:
+        vectors = clustered(50)
+        vectors[3] = 0
+        with pytest.raises(VectorsError, match=r"3\.mp3"):
+            build_index(collection(vectors), tmp_path / "i")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+    def test_whole_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+        path = tmp_path / "i"
+        build_index(collection(clustered(50)), path)
+        before = path.read_bytes()
+        for function in ("write_contents", "write_about", "_measured"):
+            with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, OutputError)):
+                patch.setattr(building, function, lambda *arguments: raising(error))
+                build_index(collection(clustered(60)), path)
+            assert list(tmp_path.iterdir()) == [path]
+            assert path.read_bytes() == before
+
+
+def raising(error: Any) -> Any:
+    raise error
+
+
+class TestDamage:
+    def test_cut_short(self, tmp_path: Path, music: Path) -> None:
+        data = music.read_bytes()
+        for end in (0, 7, 8, 50, 900, 5000, len(data) // 2, len(data) - 1):
+            path = tmp_path / "i"
+            path.write_bytes(data[:end])
+            with pytest.raises(VectorsError) as caught:
+                open_index(str(path))
+            assert str(path) in caught.value.message
+
+    def test_longer_than_it_was(self, tmp_path: Path, music: Path) -> None:
+        (tmp_path / "i").write_bytes(music.read_bytes() + b"\0")
+        with pytest.raises(VectorsError, match="damaged"):
+            open_index(str(tmp_path / "i"))
+
+    @pytest.mark.usefixtures("by_graph")
+    def test_bytes_changed_anywhere(self, tmp_path: Path, music: Path) -> None:
+        """Either it is noticed, or only vectors and names are other ones; nothing crashes."""
+        data = bytearray(music.read_bytes())
+        path, queries = tmp_path / "i", clustered(3, seed=1)
+        noticed = 0
+        random = np.random.default_rng(0)
+        for place in [*range(0, 1200, 40), *random.integers(1200, len(data), 60).tolist()]:
+            bad = data.copy()
+            bad[place : place + 16] = random.bytes(16)
+            path.write_bytes(bad)
+            try:
+                index = open_index(str(path))
+                index.nearest(queries, 10)
+                list(index.collection.keys)
+            except VectorsError as error:
+                assert str(path) in error.message
+                noticed += 1
+        assert noticed > 40
+
+    def test_every_link_is_checked(self, tmp_path: Path, music: Path) -> None:
+        data = bytearray(music.read_bytes())
+        data[-20] ^= 1
+        (tmp_path / "i").write_bytes(data)
+        with pytest.raises(VectorsError, match="checksum"):
+            open_index(str(tmp_path / "i"))
+
+    def test_of_a_later_poolembed(self, tmp_path: Path, music: Path) -> None:
+        data = music.read_bytes().replace(b'"poolembed_index":"1"', b'"poolembed_index":"2"')
+        (tmp_path / "i").write_bytes(data)
+        assert is_index(str(tmp_path / "i"))
+        with pytest.raises(VectorsError, match="version 2"):
+            open_index(str(tmp_path / "i"))
+
+    def test_what_is_an_index(self, tmp_path: Path, music: Path) -> None:
+        np.save(tmp_path / "x.npy", clustered(3))
+        assert is_index(str(music))
+        assert not any(map(is_index, [str(tmp_path), str(tmp_path / "x.npy"), str(tmp_path / "none"), "", "a\0b"]))
+
+
+class TestAge:
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> tuple[Path, str]:
+        """Vectors with names, and an index of them."""
+        source, names = tmp_path / "x.npy", tmp_path / "names of songs.txt"
+        np.save(source, clustered(20))
+        names.write_text("".join(f"{row}.mp3\n" for row in range(20)))
+        build_index(open_collection(source, names), tmp_path / "i", paths=str(names))
+        return source, str(tmp_path / "i")
+
+    def test_new(self, made: tuple[Path, str]) -> None:
+        assert open_index(made[1]).collection.keys[0] == "0.mp3"
+
+    @pytest.mark.parametrize("changed", ["x.npy", "names of songs.txt"])
+    def test_old(self, made: tuple[Path, str], changed: str) -> None:
+        path = made[0].parent / changed
+        if changed == "x.npy":
+            np.save(path, clustered(20, seed=1))
+        else:
+            path.write_text(path.read_text().replace("3", "4"))
+        with pytest.raises(VectorsError, match="older than") as caught:
+            open_index(made[1])
+        assert f"poolembed index {made[0]} -o {made[1]} --paths '" in str(caught.value.hint)
+        build_index(open_collection(made[0], made[0].parent / "names of songs.txt"), made[1])
+        open_index(made[1])
+
+    def test_changed_while_it_was_built(self, made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = open_collection(made[0])
+        measured = building._measured
+
+        def change(*arguments: Any) -> Any:
+            np.save(made[0], clustered(21))
+            return measured(*arguments)
+
+        monkeypatch.setattr(building, "_measured", change)
+        build_index(opened, made[1])
+        with pytest.raises(VectorsError, match="older"):
+            open_index(made[1])
+
+    def test_the_collection_is_not_needed(self, made: tuple[Path, str]) -> None:
+        made[0].unlink()
+        assert open_index(made[1]).nearest(clustered(1), 1).rows.tolist() == [[0]]
+
+    def test_of_a_collection_that_cannot_be_read(self, made: tuple[Path, str]) -> None:
+        made[0].write_bytes(b"")
+        with pytest.raises(VectorsError, match="older"):
+            open_index(made[1])
+
+    def test_written_again_as_it_was(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "embeddings.npy", clustered(20))
+        header = {"poolembed_manifest": 1, "model": "m", "fingerprint": "f", "embedding_size": SIZE, "created": ""}
+        header["settings"] = {"format": "matrix", "dtype": "float32", "timestamps": None}
+        record = {"status": "ok", "reason": None, "duration": 1.0, "size": 1, "mtime": 1.0, "output": "embeddings.npy"}
+        lines = [header, *({"path": f"/{row}", "key": f"{row}", "row": row, **record} for row in range(20))]
+        manifest = tmp_path / "manifest.jsonl"
+        manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        build_index(open_collection(tmp_path), tmp_path / "i")
+        os.utime(manifest, ns=(1, 1))
+        open_index(str(tmp_path / "i"))
+        manifest.write_text(manifest.read_text().replace('"/3"', '"/4"'))
+        with pytest.raises(VectorsError, match="older"):
+            open_index(str(tmp_path / "i"))
