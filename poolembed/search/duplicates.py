@@ -22,8 +22,12 @@ from poolembed.embed.manifest import NAME, Record, read_manifest
 from poolembed.search.collection import Collection
 from poolembed.search.selfjoin import has_match, nearest_leader
 
-THRESHOLD = 0.995
-"""Cosine from which on two songs of the model `MEASURED_ON` are one recording: ``tests/benchmarks/duplicates.py``."""
+THRESHOLD = 0.9
+"""Cosine from which on two songs of the model `MEASURED_ON` are one recording: ``tests/benchmarks/duplicates.py``.
+
+Provisional: among 75 songs no pair of like length reaches 0.85 with `base`, and eight re-encodings had 0.84 to 1.0; the
+benchmark is still to run.
+"""
 
 MEASURED_ON = ""
 """Fingerprint of the model that `THRESHOLD` was chosen for. Other models' cosines are spread otherwise."""
