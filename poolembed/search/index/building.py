@@ -88,17 +88,21 @@ def build_index(
             if (known.source, known.paths, known.stamp, known.seen) == (place, listed, collection.stamp, seen):
                 return Built(len(collection), 0, 0, known.recall, path.stat().st_size, time.perf_counter() - began)
         vectors = _write_vectors(collection, work / "vectors", on_progress)
-        linked = _link(replace(collection, matrix=vectors, unit=False), earlier, on_progress)
+        ids, graph, removed, added = _linked(vectors, earlier, on_progress)
         del earlier  # a file that is mapped cannot be replaced on Windows
-        graph = linked.graph
-        width, recall = linked.width, linked.recall
-        about = About(collection.model, place, listed, collection.stamp, seen, graph.scale, width, recall)
-        on_progress("writing", 0)
+        about = About(collection.model, place, listed, collection.stamp, seen, graph.scale)
         with replacing(path, work) as part:
+            on_progress("writing", 0)
             graph.save(work / "graph")
+            mean = graph.mean
+            del graph  # the file has all of it
             saved = np.asarray(np.memmap(work / "graph", np.uint8, "r"))
-            write_contents(part, about, _parts(collection, linked.ids, graph.mean, vectors, saved))
-    return Built(len(collection), linked.added, linked.removed, recall, path.stat().st_size, time.perf_counter() - began)
+            write_contents(part, about, _parts(collection, ids, mean, vectors, saved))
+            del saved
+            on_progress("measuring", 0)
+            width, recall = _measured(part, collection)
+            write_about(part, replace(about, width=width, recall=recall))
+    return Built(len(collection), added, removed, recall, path.stat().st_size, time.perf_counter() - began)
 
 
 @contextmanager
@@ -152,9 +156,10 @@ def _write_vectors(collection: Collection, path: Path, on_progress: Progress) ->
     return np.asarray(np.memmap(path, "<f2", "r", shape=collection.matrix.shape))
 
 
-def _link(collection: Collection, earlier: Contents | None, on_progress: Progress) -> _Linked:
-    """Bring all vectors into a graph: that of before, if there is one and not too much of it is of former songs."""
-    vectors = collection.matrix
+def _linked(
+    vectors: NDArray[np.float16], earlier: Contents | None, on_progress: Progress
+) -> tuple[NDArray[np.int64], Graph, int, int]:
+    """Every row's number in a graph of all of them, the graph, and how many were removed and added for that."""
     ids = np.full(len(vectors), -1, np.int64)
     removed = 0
     graph = None
@@ -168,16 +173,13 @@ def _link(collection: Collection, earlier: Contents | None, on_progress: Progres
         graph = Graph.of(vectors[spread].astype(np.float32))
         ids[:] = -1
     new = np.flatnonzero(ids < 0)
-    # Some are kept back, to be searched for before they are in the graph.
-    sample = np.sort(np.random.default_rng(0).choice(new, min(QUERIES, len(new) // 2), replace=False))
-    order = np.concatenate([np.setdiff1d(new, sample, assume_unique=True), sample])
+    ids[new] = np.arange(len(graph), len(graph) + len(new))
+    for first in range(0, len(new), BLOCK):
+        on_progress("linking", first / len(new))
+        graph.add(vectors[new[first : first + BLOCK]].astype(np.float32))
+    return ids, graph, removed, added
 
-    def add(rows: NDArray[np.int64]) -> None:
-        on_progress("linking", len(graph) / (len(graph) + len(rows)))
-        ids[rows] = np.arange(len(graph), len(graph) + len(rows))
-        graph.add(vectors[rows].astype(np.float32))
 
-    ...
 def _known(
     vectors: NDArray[np.float16], former: NDArray[np.float16], former_ids: NDArray[np.int64]
 ) -> NDArray[np.int64]:

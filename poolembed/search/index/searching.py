@@ -15,7 +15,7 @@ from poolembed.errors import OutputError, UsageError, VectorsError
 from poolembed.search.candidates import Found, nearest_of
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch, Hits
-from poolembed.search.index.file import About, damaged, read_contents, starts_as_index
+from poolembed.search.index.file import About, Contents, read_contents, starts_as_index
 from poolembed.search.index.graph import Graph
 from poolembed.search.index.names import Names
 from poolembed.vectors import RowNumbers
@@ -28,20 +28,32 @@ class Index:
     """Finds nearly the nearest rows of a collection; exactly them where that is no more work.
 
     Args:
-        collection: keys, paths and vectors.
-        graph: links them, and perhaps vectors that the collection no longer has.
-        ids: ``(N,)``, each row's number in the graph, or -1.
-        width: candidates that a search of the graph holds on to, or more where many are wanted.
+        contents: the file's.
+        source: what to call it.
+
+    Attributes:
+        collection: keys, paths and vectors, float16, as the index holds them.
+        width: candidates that a search for ten holds on to.
+
+    Raises:
+        UsageError: usearch is not installed.
+        VectorsError: the graph is damaged.
     """
 
-    def __init__(self, collection: Collection, graph: Graph, ids: NDArray[np.int64], width: int) -> None:
-        self.collection = collection
-        self.width = width
-        self._exact = ExactSearch(collection)
-        self._graph = graph
-        linked = np.flatnonzero(ids >= 0)
-        self._rows = np.full(len(graph), -1, np.int64)
-        self._rows[ids[linked]] = linked
+    def __init__(self, contents: Contents, source: str) -> None:
+        about, parts = contents.about, contents.parts
+        count = len(parts["vectors"])
+        keys = Names(parts["keys"], parts["key_ends"], source) if "keys" in parts else RowNumbers(count)
+        paths = Names(parts["paths"], parts["path_ends"], source) if "paths" in parts else keys
+        self.collection = Collection(source, keys, paths, parts["vectors"], False, about.model, about.stamp)
+        self.width = about.width
+        self._exact = ExactSearch(self.collection)
+        try:
+            self._graph = Graph.view(parts["graph"], parts["mean"], about.scale)
+        except RuntimeError as error:
+            raise VectorsError(f"{source} is damaged: {error}", hint="delete it, and build it again") from error
+        self._rows = np.full(len(self._graph), -1, np.int64)
+        self._rows[parts["ids"]] = np.arange(count)
 
     def nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Hits:
         """The k nearest rows of each query, or nearly; see `poolembed.search.exact.Searcher`.
@@ -101,15 +113,7 @@ def open_index(path: str) -> Index:
             f"{path} is older than {about.source}, whose songs have changed since",
             hint=f"bring it up to date: {shlex.join(again)}",
         )
-    parts = contents.parts
-    keys = Names(parts["keys"], parts["key_ends"], path) if "keys" in parts else RowNumbers(len(parts["ids"]))
-    paths = Names(parts["paths"], parts["path_ends"], path) if "paths" in parts else keys
-    try:
-        graph = Graph.view(parts["graph"], parts["mean"], about.scale)
-    except RuntimeError as error:
-        raise damaged(path, error) from error
-    collection = Collection(path, keys, paths, parts["vectors"], False, about.model, about.stamp)
-    return Index(collection, graph, parts["ids"], about.width)
+    return Index(contents, path)
 
 
 def times_of(source: str, paths: str | None) -> list[tuple[str, int, int]]:
