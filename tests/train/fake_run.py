@@ -51,7 +51,7 @@ def fake_run(
     best = int(values.argmax()) + 1
     terms = {"classification" if heads else "contrastive": 1.0}
     if len(written.objectives) > 1:
-        terms = {objective.kind: objective.weight for objective in written.objectives}
+        terms = {o.kind if o.column == "label" else o.column: o.weight for o in written.objectives}
     lines = []
     for epoch, (share, value) in enumerate(zip(progress, values, strict=True), 1):
         loss = float(2.3 * np.exp(-2.1 * share) + 0.03 * random.standard_normal())

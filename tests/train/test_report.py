@@ -218,6 +218,17 @@ class TestNumbers:
         assert page.table("epoch", "loss, training", "loss, held out", "loss, classification", "loss, supcon")
         assert "classification and supcon" in page.text
 
+    def test_more_terms_than_a_chart_can_hold_have_panels(self, tmp_path: Path) -> None:
+        names = [f"what{i}" for i in range(5)]
+        many = tuple(ObjectiveConfig(column=name) for name in names)
+        page, text = report(tmp_path, epochs=2, objectives=many)
+        assert "for classification (5 times);" in page.text
+        assert page.table("epoch", "loss, training", "loss, held out", *(f"loss, {name}" for name in names))
+        drawn = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+        # In the panels alone, not in the legend of the losses too.
+        assert [sum(f">{name}<" in chart for name in names) for chart in drawn].count(5) == 1
+        assert "The parts of the training loss" in page.text
+
     def test_pooling(self, made: Callable[[str], Made]) -> None:
         page, results = made("single").page, made("single").results
         (entry,) = results["pooling"]

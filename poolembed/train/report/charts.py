@@ -13,6 +13,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from poolembed.train.report.page import ROLES, Html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STAND_INS = {role: f"#{number:02x}fe{number:02x}" for number, role in enumerate(ROLES, 1)}
 Floats = NDArray[np.float64]
@@ -76,6 +78,10 @@ def drawn(draw: Callable[[Axes], None], alt: str, *, width: float = 5.4, height:
         width: in inches, at which text has its own size.
         height: in inches.
     """
+    return _figure(lambda figure: draw(figure.add_subplot()), alt, width, height)
+
+
+def _figure(draw: Callable[[Figure], None], alt: str, width: float, height: float) -> Html:
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -84,7 +90,7 @@ def drawn(draw: Callable[[Axes], None], alt: str, *, width: float = 5.4, height:
         # The browser has a font for what matplotlib's lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         figure = Figure(figsize=(width, height), facecolor="none", layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _inline(buffer.getvalue(), alt)
 
@@ -154,6 +160,34 @@ def curves(lines: Mapping[str, Sequence[float | None]], best: int, alt: str, *, 
             axes.legend()
 
     return drawn(draw, alt)
+
+
+def panels(lines: Mapping[str, Sequence[float | None]], best: int, alt: str, *, columns: int = 4) -> Html:
+    """Lines over the epochs, more than one chart could hold: each on axes of its own, under its name.
+
+    Args:
+        lines: name -> value of every epoch, from the first.
+        best: number of the best epoch; 0 for none.
+        alt: what the charts show.
+        columns: panels in a row.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows = -(-len(lines) // columns)
+
+    def draw(figure: Figure) -> None:
+        for place, (name, values) in enumerate(lines.items(), 1):
+            axes = figure.add_subplot(rows, columns, place)
+            y = _floats(values)
+            axes.plot(np.arange(1, len(y) + 1), y, color=BLUE, lw=1.6, marker="o" if len(y) == 1 else "", ms=4)
+            if best:
+                axes.axvline(best, color=MUTED, lw=1, ls=(0, (3, 3)), zorder=1)
+            axes.set_title("\n".join(_short(line) for line in wrap(name, LABEL)), fontsize=9, color=INK)
+            axes.tick_params(labelsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+
+    return _figure(draw, alt, 2.7 * min(columns, len(lines)), 1.95 * rows)
 
 
 def histogram(start: Floats, end: Floats, name: str, each: str, alt: str) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from poolembed.train.config import TrainConfig
@@ -17,6 +18,9 @@ METRICS = {
     "cosine": ("cosine", "the mean cosine between what is made of a clip and its target"),
     "loss": ("loss", ""),
 }
+
+BESIDES = 3
+"""Parts of the loss, and further measures, that have room in the chart of what they belong to."""
 
 
 def titled(metric: str) -> str:
@@ -64,18 +68,31 @@ def learning(run: RunFiles) -> Html:
     columns = {"training": _column(run, "train", "loss")}
     if "loss" in history[0]["valid"]:
         columns["held out"] = _column(run, "valid", "loss")
-    if len(terms) > 1:  # a single one is the loss itself, but for its weight
-        columns |= {term: _column(run, "train", term) for term in terms}
-    names = [metric["name"], *(name for name in history[0]["valid"] if name not in ("loss", metric["name"]))]
-    measured = {titled(name): _column(run, "valid", name) for name in names}
+    # A single term is the loss itself, but for its weight.
+    parts = {term: _column(run, "train", term) for term in terms} if len(terms) > 1 else {}
     title = titled(metric["name"])
-    pictures = (
-        figure(charts.curves(columns, best, "Loss after every epoch", label="loss"), "Loss after every epoch."),
+    names = [name for name in history[0]["valid"] if name not in ("loss", metric["name"])]
+    chosen = {title: _column(run, "valid", metric["name"])}
+    others = {titled(name): _column(run, "valid", name) for name in names}
+    losses, loss_panels = _divided(columns, parts)
+    measures, measure_panels = _divided(chosen, others)
+    pictures = [
+        figure(charts.curves(losses, best, "Loss after every epoch", label="loss"), "Loss after every epoch."),
         figure(
-            charts.curves(measured, best, f"{title} after every epoch", label="of the clips held out", strong=1),
+            charts.curves(measures, best, f"{title} after every epoch", label="of the clips held out", strong=1),
             f"{title} is best at epoch {best}, with {number(metric['value'], '.3f')}; those weights were kept.",
         ),
-    )
+    ]
+    wide = [
+        figure(charts.panels(lines, best, said), f"{said}.")
+        for lines, said in (
+            (loss_panels, "The parts of the training loss, before their weights"),
+            (measure_panels, "What else was measured on the clips held out"),
+        )
+        if lines
+    ]
+    columns |= parts
+    measured = chosen | others
     head = ["epoch", *(f"loss, {name}" for name in columns), *measured, "learning rate", "seconds"]
     rows = [
         [
@@ -91,7 +108,15 @@ def learning(run: RunFiles) -> Html:
         "epoch, so expect a little less on new ones."
     )
     numbers = table(head, rows, numbers=".4f", best=best - 1)
-    return Html(paragraph(said) + element("div", *pictures, class_="charts") + more("Every epoch in numbers", numbers))
+    shown = element("div", *pictures, class_="charts") + "".join(wide)
+    return Html(paragraph(said) + shown + more("Every epoch in numbers", numbers))
+
+
+def _divided(
+    first: dict[str, list[float | None]], others: dict[str, list[float | None]]
+) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
+    """What goes in one chart, and what in panels of its own: a chart of more lines could not be read."""
+    return (first | others, {}) if len(others) <= BESIDES else (first, others)
 
 
 def _column(run: RunFiles, side: str, name: str) -> list[float | None]:
@@ -100,7 +125,8 @@ def _column(run: RunFiles, side: str, name: str) -> list[float | None]:
 
 
 def _objectives(config: TrainConfig) -> str:
-    names = [objective.kind for objective in config.objectives]
+    counts = Counter(objective.kind for objective in config.objectives)
+    names = [kind if count == 1 else f"{kind} ({count} times)" for kind, count in counts.items()]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
