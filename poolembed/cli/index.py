@@ -11,7 +11,6 @@ import typer
 from poolembed.cli.progress import showing_progress
 
 if TYPE_CHECKING:
-    from poolembed.search.collection import Collection
     from poolembed.search.index import Built
 
 HELP = """\
@@ -48,24 +47,22 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Build an index of a collection."""
-    from poolembed.search.collection import open_collection
     from poolembed.search.index import build_index
 
-    opened = open_collection(collection, paths)
     with showing_progress() as on_progress:
-        built = build_index(opened, output, paths=paths, on_progress=on_progress)
+        built = build_index(collection, output, paths=paths, on_progress=on_progress)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(built), "output": output, "collection": collection}))
-    _say(built, opened, output)
+    _say(built, output)
 
 
-def _say(built: Built, collection: Collection, output: str) -> None:
+def _say(built: Built, output: str) -> None:
     from poolembed.cli.report import clock
     from poolembed.text import printable, size
 
-    model = "an unknown model" if collection.model is None else f"the model {printable(collection.model.name)}"
+    model = "an unknown model" if built.model is None else f"the model {printable(built.model.name)}"
     for name, what in (
-        ("indexed", f"{built.songs:,} songs, {collection.size} numbers each, of {model}"),
+        ("indexed", f"{built.songs:,} songs, {built.dimensions} numbers each, of {model}"),
         ("added", f"{built.added:,}"),
         ("removed", f"{built.removed:,}"),
         ("recall@10", f"{built.recall:.3f} against exact search"),

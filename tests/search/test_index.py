@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -20,11 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from poolembed.embed.manifest import ModelIdentity
+from poolembed.embed.manifest import NAME, Header, ModelIdentity, Record, Settings
 from poolembed.errors import OutputError, UsageError, VectorsError
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch
-from poolembed.search.index import Index, build_index, building, is_index, open_index, searching
+from poolembed.search.index import Index, build_index, building, is_index, linking, open_index, origin, searching
 from poolembed.search.index.graph import Graph
 from poolembed.search.index.names import Names, pack
 from poolembed.vectors import RowNumbers
@@ -47,15 +46,34 @@ def clustered(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.float32
     return unit
 
 
-def collection(vectors: NDArray[np.float32], keys: Sequence[str] | None = None, **other: Any) -> Collection:
-    names = [f"{row}.mp3" for row in range(len(vectors))] if keys is None else list(keys)
-    paths = [f"/music/{name}" for name in names]
-    made = Collection("songs", names, paths, vectors, True, MODEL, f"{len(vectors)} {vectors.sum()}")
-    return replace(made, **other)
+def songs(
+    folder: Path,
+    vectors: NDArray[np.float32],
+    keys: Sequence[str] | None = None,
+    *,
+    model: ModelIdentity = MODEL,
+) -> Path:
+    """What ``poolembed embed --format matrix`` leaves in a folder, which is made or written again."""
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "embeddings.npy", vectors)
+    header = Header(replace(model, embedding_size=vectors.shape[1]), Settings("matrix", "float32", None), "")
+    names = [f"{row}.mp3" for row in range(len(vectors))] if keys is None else keys
+    records = [
+        Record(key, f"/music/{key}", f"/music/{key}", "ok", None, 1, 1.0, 1.0, "embeddings.npy", row)
+        for row, key in enumerate(names)
+    ]
+    lines = [header.to_line(), *(record.to_line() for record in records)]
+    (folder / NAME).write_bytes(b"".join(lines))
+    return folder
+
+
+def exactly(vectors: NDArray[np.float32]) -> ExactSearch:
+    names = RowNumbers(len(vectors))
+    return ExactSearch(Collection("", names, names, vectors, True, None, ""))
 
 
 def recall(index: Index, vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int = 10) -> float:
-    exact = ExactSearch(collection(vectors)).nearest(queries, k).rows
+    exact = exactly(vectors).nearest(queries, k).rows
     found = index.nearest(queries, k).rows
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), found.tolist(), strict=True)]))
 
@@ -63,9 +81,9 @@ def recall(index: Index, vectors: NDArray[np.float32], queries: NDArray[np.float
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of `COUNT` clustered vectors; not to be written to."""
-    path = tmp_path_factory.mktemp("index") / "music.index"
-    build_index(collection(clustered(COUNT)), path)
-    return path
+    folder = tmp_path_factory.mktemp("index")
+    build_index(songs(folder / "songs", clustered(COUNT)), folder / "music.index")
+    return folder / "music.index"
 
 
 @pytest.fixture
@@ -98,7 +116,7 @@ class TestFinding:
 
         vectors, queries = crowded(clustered(COUNT)), crowded(clustered(200, seed=1))
         assert (vectors @ vectors.T).min() > 0.97
-        build_index(collection(vectors), tmp_path / "i")
+        build_index(songs(tmp_path / "songs", vectors), tmp_path / "i")
         assert recall(open_index(str(tmp_path / "i")), vectors, queries) > 0.9
 
     def test_one_query_and_many_give_the_same(self, music: Path) -> None:
@@ -138,7 +156,7 @@ class TestFinding:
 
 def check_filter(path: Path, allowed: NDArray[np.bool_]) -> None:
     queries = clustered(30, seed=1)
-    exact = ExactSearch(collection(clustered(COUNT))).nearest(queries, 10, allowed)
+    exact = exactly(clustered(COUNT)).nearest(queries, 10, allowed)
     found = open_index(str(path)).nearest(queries, 10, allowed)
     assert allowed[found.rows[found.rows >= 0]].all()
     np.testing.assert_array_equal(found.rows >= 0, exact.rows >= 0)
@@ -148,7 +166,7 @@ def check_filter(path: Path, allowed: NDArray[np.bool_]) -> None:
 
 def test_few_songs_are_compared_exactly(tmp_path: Path) -> None:
     vectors = clustered(500)
-    build_index(collection(vectors), tmp_path / "i")
+    build_index(songs(tmp_path / "songs", vectors), tmp_path / "i")
     index = open_index(str(tmp_path / "i"))
     assert recall(index, vectors, clustered(100, seed=1)) > 0.999  # but for float16
     assert recall(index, vectors, clustered(100, seed=1), k=300) > 0.999
@@ -162,7 +180,7 @@ class TestUpdating:
     def test_added_to_is_as_good_as_built_at_once(self, tmp_path: Path, music: Path) -> None:
         path, vectors = tmp_path / "i", clustered(COUNT)
         for count in (2000, 2600, COUNT):
-            built = build_index(collection(vectors[:count]), path)
+            built = build_index(songs(tmp_path / "songs", vectors[:count]), path)
         assert (built.songs, built.added, built.removed) == (COUNT, 400, 0)
         queries = clustered(300, seed=1)
         at_once, in_parts = open_index(str(music)), open_index(str(path))
@@ -172,22 +190,22 @@ class TestUpdating:
 
     def test_only_what_is_new_is_linked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path, vectors = tmp_path / "i", clustered(400)
-        build_index(collection(vectors[:390]), path)
+        build_index(songs(tmp_path / "songs", vectors[:390]), path)
         linked = []
         add = Graph.add
         monkeypatch.setattr(Graph, "add", lambda graph, new: linked.append(len(new)) or add(graph, new))  # type: ignore[func-returns-value]
-        built = build_index(collection(vectors), path)
-        assert (linked, built.added) == ([10], 10)
+        built = build_index(songs(tmp_path / "songs", vectors), path)
+        assert (sum(linked), built.added) == (10, 10)
 
     def test_changed_gone_and_renamed_songs(self, tmp_path: Path) -> None:
         path, vectors = tmp_path / "i", clustered(1000)
         keys = [f"{row}.mp3" for row in range(1000)]
-        build_index(collection(vectors, keys), path)
+        build_index(songs(tmp_path / "songs", vectors, keys), path)
         order = np.random.default_rng(0).permutation(1000)[:950]  # fifty are gone, all others in another order
         vectors, keys = vectors[order], [keys[row] for row in order]
         vectors[:30] = clustered(30, seed=5)  # thirty embedded again
         keys[40] = "renamed.mp3"
-        built = build_index(collection(vectors, keys), path)
+        built = build_index(songs(tmp_path / "songs", vectors, keys), path)
         assert (built.songs, built.added, built.removed) == (950, 30, 80)
         index = open_index(str(path))
         assert list(index.collection.keys) == keys
@@ -200,10 +218,10 @@ class TestUpdating:
         path, query = tmp_path / "i", clustered(1)
         former = query + clustered(100, seed=3) * 0.01
         vectors = np.concatenate([clustered(900, seed=2), former / np.linalg.norm(former, axis=1, keepdims=True)])
-        build_index(collection(vectors), path)
-        build_index(collection(vectors[:900]), path)
+        build_index(songs(tmp_path / "songs", vectors), path)
+        build_index(songs(tmp_path / "songs", vectors[:900]), path)
         index = open_index(str(path))
-        exact = ExactSearch(collection(vectors[:900])).nearest(query, 10)
+        exact = exactly(vectors[:900]).nearest(query, 10)
         np.testing.assert_array_equal(index.nearest(query, 10).rows, exact.rows)
 
     def test_a_graph_of_many_former_songs_is_built_anew(self, tmp_path: Path) -> None:
@@ -211,15 +229,15 @@ class TestUpdating:
         for seed, total in ((0, 1000), (1, 1200), (2, 1000)):
             vectors = clustered(1000)
             vectors[: 200 * seed] = clustered(200 * seed, seed=seed)
-            build_index(collection(vectors), path)
+            build_index(songs(tmp_path / "songs", vectors), path)
             assert len(open_index(str(path))._graph) == total
 
     def test_the_same_again_writes_nothing(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", clustered(200))
         path = tmp_path / "i"
-        first = build_index(open_collection(tmp_path / "x.npy"), path)
+        first = build_index(tmp_path / "x.npy", path)
         before = path.stat().st_mtime_ns, path.read_bytes()
-        again = build_index(open_collection(tmp_path / "x.npy"), path)
+        again = build_index(tmp_path / "x.npy", path)
         assert (path.stat().st_mtime_ns, path.read_bytes()) == before
         assert replace(again, seconds=0, added=200) == replace(first, seconds=0)
         assert again.added == 0
@@ -234,7 +252,7 @@ class TestUpdating:
             return np.array(values, np.float16).reshape(-1, 1)
 
         ids = np.array(range(100, 100 + len(former)))
-        found = building._known(rows(now), rows(former), ids).tolist()
+        found = linking.known_ids(rows(now), rows(former), ids).tolist()
         kept = [number for number in found if number >= 0]
         assert len(kept) == len(set(kept)) == sum((Counter(former) & Counter(now)).values())
         assert all(former[number - 100] == value for number, value in zip(found, now, strict=True) if number >= 0)
@@ -242,17 +260,17 @@ class TestUpdating:
 
 class TestOpening:
     def test_it_is_the_collection(self, music: Path) -> None:
-        opened, vectors = open_index(str(music)).collection, clustered(COUNT)
+        opened, original = open_index(str(music)).collection, open_collection(music.parent / "songs")
         assert (opened.source, len(opened), opened.size, opened.model) == (str(music), COUNT, SIZE, MODEL)
-        assert opened.stamp == collection(vectors).stamp
-        assert (list(opened.keys), list(opened.paths)) == (collection(vectors).keys, collection(vectors).paths)
+        assert opened.stamp == original.stamp
+        assert (list(opened.keys), list(opened.paths)) == (list(original.keys), list(original.paths))
         assert opened.keys[5:9:2] == ["5.mp3", "7.mp3"]
         assert opened.keys[-1] == f"{COUNT - 1}.mp3"
-        np.testing.assert_allclose(opened.unit_rows(slice(None)), vectors, atol=1e-3)
+        np.testing.assert_allclose(opened.unit_rows(slice(None)), clustered(COUNT), atol=1e-3)
 
     def test_rows_without_names(self, tmp_path: Path) -> None:
-        numbers = RowNumbers(50)
-        build_index(replace(collection(clustered(50)), keys=numbers, paths=numbers), tmp_path / "i")
+        np.save(tmp_path / "x.npy", clustered(50))
+        build_index(tmp_path / "x.npy", tmp_path / "i")
         opened = open_index(str(tmp_path / "i")).collection
         assert not opened.named
         assert opened.paths[3] == "3"
@@ -265,7 +283,7 @@ class TestOpening:
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     def test_it_is_mapped_and_not_read(self, tmp_path: Path) -> None:
         path = tmp_path / "i"
-        build_index(collection(clustered(1500, size=1024)), path)
+        build_index(songs(tmp_path / "songs", clustered(1500, size=1024)), path)
         index = open_index(str(path))
         assert resident(path) < 0.3 * path.stat().st_size
         index.nearest(clustered(1, seed=1, size=1024), 3, np.arange(1500) == 5)
@@ -274,7 +292,7 @@ class TestOpening:
 
     def test_names_of_any_characters(self, tmp_path: Path) -> None:
         keys = ["ä.mp3", os.fsdecode(b"\xff\xfe.mp3"), "new\nline", "", "\ud800", "z" * 5000]
-        build_index(collection(clustered(6), keys), tmp_path / "i")
+        build_index(songs(tmp_path / "songs", clustered(6), keys), tmp_path / "i")
         assert list(open_index(str(tmp_path / "i")).collection.keys) == keys
 
     @quick
@@ -291,8 +309,8 @@ class TestOpening:
             open_index(str(music))
         assert "poolembed[index]" in str(caught.value.hint)
         with pytest.raises(UsageError, match="usearch"):
-            build_index(collection(clustered(5)), tmp_path / "i")
-        assert not list(tmp_path.iterdir())
+            build_index(songs(tmp_path / "songs", clustered(5)), tmp_path / "i")
+        assert [path.name for path in tmp_path.iterdir()] == ["songs"]
 
 
 def resident(path: Path) -> int:
@@ -310,48 +328,53 @@ class TestRefusing:
     @pytest.mark.parametrize("other", ["model", "size", "nobody"])
     def test_vectors_of_another_kind(self, tmp_path: Path, music: Path, other: str) -> None:
         path = Path(shutil.copy(music, tmp_path / "i"))
-        size = 7 if other == "size" else SIZE
-        model = None if other == "nobody" else replace(MODEL, name="new", fingerprint=other)
+        if other == "nobody":
+            np.save(tmp_path / "x.npy", clustered(5))
+            source, words = tmp_path / "x.npy", "an unknown model with 64"
+        elif other == "size":
+            source, words = songs(tmp_path / "songs", clustered(5, size=7)), "model base (01234567) with 7"
+        else:
+            new = replace(MODEL, name="new", fingerprint="feed")
+            source, words = songs(tmp_path / "songs", clustered(5), model=new), "model new (feed) with 64"
         with pytest.raises(OutputError) as caught:
-            build_index(collection(clustered(5, size=size), model=model), path)
-        message = caught.value.message
-        assert "model base (01234567) with 64 numbers" in message
-        assert (f"an unknown model with {size}" if model is None else f"model new ({other}) with {size}") in message
+            build_index(source, path)
+        assert "model base (01234567) with 64 numbers, and " in caught.value.message
+        assert words in caught.value.message
         assert path.read_bytes() == music.read_bytes()
 
     def test_what_is_no_index_is_not_overwritten(self, tmp_path: Path) -> None:
         (tmp_path / "song.mp3").write_bytes(b"music")
         for path in (tmp_path / "song.mp3", tmp_path):
             with pytest.raises(OutputError, match="is there, and is no index"):
-                build_index(collection(clustered(5)), path)
+                build_index(songs(tmp_path / "songs", clustered(5)), path)
         assert (tmp_path / "song.mp3").read_bytes() == b"music"
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="cannot write"):
-            build_index(collection(clustered(5)), tmp_path / "none" / "i")
+            build_index(songs(tmp_path / "songs", clustered(5)), tmp_path / "none" / "i")
 
     def test_two_at_a_time(self, tmp_path: Path) -> None:
         (tmp_path / ".i.part").mkdir()
         with FileLock(tmp_path / ".i.part" / "lock"), pytest.raises(OutputError, match="another run is writing"):
-            build_index(collection(clustered(5)), tmp_path / "i")
+            build_index(songs(tmp_path / "songs", clustered(5)), tmp_path / "i")
 
     def test_bad_vectors(self, tmp_path: Path) -> None:
         vectors = clustered(50)
         vectors[3] = 0
         with pytest.raises(VectorsError, match=r"3\.mp3"):
-            build_index(collection(vectors), tmp_path / "i")
-        assert not list(tmp_path.iterdir())
+            build_index(songs(tmp_path / "songs", vectors), tmp_path / "i")
+        assert [path.name for path in tmp_path.iterdir()] == ["songs"]
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
     def test_whole_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
         path = tmp_path / "i"
-        build_index(collection(clustered(50)), path)
+        build_index(songs(tmp_path / "songs", clustered(50)), path)
         before = path.read_bytes()
-        for function in ("write_contents", "write_about", "_measured"):
+        for function in ("write_contents", "link", "_write_vectors"):
             with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, OutputError)):
                 patch.setattr(building, function, lambda *arguments: raising(error))
-                build_index(collection(clustered(60)), path)
-            assert list(tmp_path.iterdir()) == [path]
+                build_index(songs(tmp_path / "songs", clustered(60)), path)
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["i", "songs"]
             assert path.read_bytes() == before
 
 
@@ -421,7 +444,7 @@ class TestAge:
         source, names = tmp_path / "x.npy", tmp_path / "names of songs.txt"
         np.save(source, clustered(20))
         names.write_text("".join(f"{row}.mp3\n" for row in range(20)))
-        build_index(open_collection(source, names), tmp_path / "i", paths=str(names))
+        build_index(source, tmp_path / "i", paths=names)
         return source, str(tmp_path / "i")
 
     def test_new(self, made: tuple[Path, str]) -> None:
@@ -437,19 +460,18 @@ class TestAge:
         with pytest.raises(VectorsError, match="older than") as caught:
             open_index(made[1])
         assert f"poolembed index {made[0]} -o {made[1]} --paths '" in str(caught.value.hint)
-        build_index(open_collection(made[0], made[0].parent / "names of songs.txt"), made[1])
+        build_index(made[0], made[1], paths=made[0].parent / "names of songs.txt")
         open_index(made[1])
 
     def test_changed_while_it_was_built(self, made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-        opened = open_collection(made[0])
-        measured = building._measured
-
-        def change(*arguments: Any) -> Any:
+        def open_and_change(*arguments: Any) -> Collection:
+            opened = open_collection(*arguments)
             np.save(made[0], clustered(21))
-            return measured(*arguments)
+            return opened
 
-        monkeypatch.setattr(building, "_measured", change)
-        build_index(opened, made[1])
+        monkeypatch.setattr(origin, "open_collection", open_and_change)
+        build_index(made[0], made[1])
+        monkeypatch.undo()
         with pytest.raises(VectorsError, match="older"):
             open_index(made[1])
 
@@ -463,16 +485,10 @@ class TestAge:
             open_index(made[1])
 
     def test_written_again_as_it_was(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "embeddings.npy", clustered(20))
-        header = {"poolembed_manifest": 1, "model": "m", "fingerprint": "f", "embedding_size": SIZE, "created": ""}
-        header["settings"] = {"format": "matrix", "dtype": "float32", "timestamps": None}
-        record = {"status": "ok", "reason": None, "duration": 1.0, "size": 1, "mtime": 1.0, "output": "embeddings.npy"}
-        lines = [header, *({"path": f"/{row}", "key": f"{row}", "row": row, **record} for row in range(20))]
-        manifest = tmp_path / "manifest.jsonl"
-        manifest.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        build_index(open_collection(tmp_path), tmp_path / "i")
+        manifest = songs(tmp_path / "songs", clustered(20)) / NAME
+        build_index(tmp_path / "songs", tmp_path / "i")
         os.utime(manifest, ns=(1, 1))
         open_index(str(tmp_path / "i"))
-        manifest.write_text(manifest.read_text().replace('"/3"', '"/4"'))
+        manifest.write_text(manifest.read_text().replace('"/music/3', '"/music/4'))
         with pytest.raises(VectorsError, match="older"):
             open_index(str(tmp_path / "i"))

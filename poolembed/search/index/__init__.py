@@ -1,11 +1,13 @@
 """An index: a file that finds nearly the nearest vectors without looking at them all. Built with usearch.
 
+building.py    a collection to a file
+linking.py     vectors into a graph, new or from before
+measuring.py   how much of the exact answer a graph finds, and how wide it has to be searched for that
+searching.py   an index that is open
+graph.py       which vectors are near which: all that is used of usearch
+origin.py      the collection that an index is of, and whether it has changed since
 file.py        the file: its head, its parts, how it is written and checked
 names.py       keys and paths, read one by one
-graph.py       which vectors are near which: all that is used of usearch
-searching.py   an index that is open
-building.py    a collection to a file, anew or from what the file already has
-measuring.py   how much of the exact answer it finds, and how wide it has to look for that
 """
 
 from poolembed.search.index.building import Built, build_index

@@ -2,13 +2,13 @@
 
 Eight bytes with the length of the head, the head in JSON, then the parts, one after the other:
 
-    ids          I64 (N,)     the number of each row's vector in the graph, where the vectors of former rows are left
-    key_ends     I64 (N,)     where each key ends; with the next three only where rows have names
-    path_ends    I64 (N,)
-    mean         F32 (D,)     what the graph's own vectors were shifted by before they were rounded to integers
+    ids          I64 (N,)     the number of each row's vector in the graph, which also has those of former rows
+    key_ends     I64 (N,)     where each key ends; this and the names only where rows have names
+    path_ends    I64 (N,)     where each path ends
+    mean         F32 (D,)     what was subtracted from the graph's own vectors before they were rounded to integers
     vectors      F16 (N, D)   the collection's, made of unit length
     keys, paths  U8           names, end to end
-    graph        U8           as usearch writes it: vectors of eight bits, and the links between them
+    graph        U8           as usearch writes it: vectors of eight-bit integers, and the links between them
 
 Vectors and names are read when they are looked at. All the rest is compared with a checksum when the file is opened:
 a wrong link, unlike a wrong vector, would end the process.
@@ -32,14 +32,14 @@ from safetensors import SafetensorError, safe_open
 
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
+from poolembed.search.index.origin import Origin
 
 VERSION = 1
 
 _START = b'{"__metadata__":{"poolembed_index":'
 _DTYPES = {"I64": "<i8", "F32": "<f4", "F16": "<f2", "U8": "|u1"}
-_ROOM = 256  # left in the head for what is known only when the parts are written
-_BLOCK = 1 << 24
 _UNCHECKED = {"vectors", "keys", "paths"}
+_BLOCK = 1 << 24
 _AGAIN = "delete it, and build it again with poolembed index"
 
 
@@ -49,24 +49,18 @@ class About:
 
     Attributes:
         model: whose vectors they are, or None where nothing said so.
-        source: the collection, from the root.
-        paths: the file of its paths, from the root, where one was given.
-        stamp: the collection's.
-        seen: path, size and time of the files that tell quickly whether the collection has changed.
+        origin: the collection that it is of.
         scale: what the graph's own vectors were multiplied with before they were rounded.
-        width: how wide a search has to look.
-        recall: what it then found of the exact answer, 0 to 1.
+        width: how wide the graph has to be searched.
+        recall: what was then found of the exact answer, 0 to 1.
         checksum: of all parts that are checked.
     """
 
     model: ModelIdentity | None
-    source: str
-    paths: str | None
-    stamp: str
-    seen: list[tuple[str, int, int]]
+    origin: Origin
     scale: float
-    width: int = 0
-    recall: float = 0.0
+    width: int
+    recall: float
     checksum: int = 0
 
 
@@ -89,34 +83,20 @@ def starts_as_index(path: str | os.PathLike[str]) -> bool:
 
 def write_contents(path: Path, about: About, parts: Mapping[str, NDArray[Any]]) -> None:
     """Write an index to `path`; `parts` come in the order of the head of this module, the checksum is added."""
-    head: dict[str, Any] = {"__metadata__": _metadata(dataclasses.replace(about, checksum=_checksum(parts)))}
+    known = json.dumps(dataclasses.asdict(dataclasses.replace(about, checksum=_checksum(parts))))
+    head: dict[str, Any] = {"__metadata__": {"poolembed_index": str(VERSION), "about": known}}
     end = 0
     for name, values in parts.items():
         dtype = next(dtype for dtype, numpys in _DTYPES.items() if values.dtype == numpys)
         head[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [end, end := end + values.nbytes]}
-    text = _as_bytes(head)
-    room = len(text) + _ROOM
-    room += -room % 8  # so that every part lies as its numbers need
+    text = json.dumps(head, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % 8)  # so that every part lies as its numbers need
     with path.open("wb") as file:
-        file.write(room.to_bytes(8, "little") + text.ljust(room))
+        file.write(len(text).to_bytes(8, "little") + text)
         for values in parts.values():
             flat = _bytes_of(values)
             for first in range(0, len(flat), _BLOCK):
                 file.write(flat[first : first + _BLOCK].data)
-
-
-def write_about(path: Path, about: About) -> None:
-    """Replace what an index knows besides its parts; the checksum stays."""
-    with path.open("r+b") as file:
-        room = int.from_bytes(file.read(8), "little")
-        head = json.loads(file.read(room))
-        checksum = json.loads(head["__metadata__"]["about"])["checksum"]
-        head["__metadata__"] = _metadata(dataclasses.replace(about, checksum=checksum))
-        text = _as_bytes(head)
-        if len(text) > room:
-            raise ValueError(f"{len(text)} bytes in a room of {room}")
-        file.seek(8)
-        file.write(text.ljust(room))
 
 
 def read_contents(path: Path) -> Contents:
@@ -147,16 +127,13 @@ def read_contents(path: Path) -> Contents:
     except OSError as error:
         raise VectorsError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
-        raise VectorsError(f"{path} is no index, or is damaged: {error}", hint=_AGAIN) from error
+        raise damaged(path, error) from error
     return Contents(about, parts)
 
 
-def _metadata(about: About) -> dict[str, str]:
-    return {"poolembed_index": str(VERSION), "about": json.dumps(dataclasses.asdict(about))}
-
-
-def _as_bytes(head: dict[str, Any]) -> bytes:
-    return json.dumps(head, separators=(",", ":")).encode("ascii")
+def damaged(path: object, why: object) -> VectorsError:
+    """What to say of an index that is not as it was written."""
+    return VectorsError(f"{path} is no index, or is damaged: {why}", hint=_AGAIN)
 
 
 def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -3,63 +3,49 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import NAME
-from poolembed.errors import OutputError, UsageError, VectorsError
+from poolembed.errors import UsageError, VectorsError
 from poolembed.search.candidates import Found, nearest_of
-from poolembed.search.collection import Collection, open_collection
+from poolembed.search.collection import Collection
 from poolembed.search.exact import ExactSearch, Hits
-from poolembed.search.index.file import About, Contents, read_contents, starts_as_index
+from poolembed.search.index.file import damaged, read_contents, starts_as_index
 from poolembed.search.index.graph import Graph
 from poolembed.search.index.names import Names
 from poolembed.vectors import RowNumbers
 
 _LOOKS = 32
-"""Vectors that a search compares with a query for each candidate that it holds on to, or a few more."""
+"""Vectors that a search of the graph compares with a query for each candidate that it holds on to, or a few less."""
 
 
 class Index:
     """Finds nearly the nearest rows of a collection; exactly them where that is no more work.
 
     Args:
-        contents: the file's.
-        source: what to call it.
-
-    Attributes:
-        collection: keys, paths and vectors, float16, as the index holds them.
-        width: candidates that a search for ten holds on to.
-
-    Raises:
-        UsageError: usearch is not installed.
-        VectorsError: the graph is damaged.
+        collection: keys, paths and vectors.
+        graph: links them, and perhaps vectors that the collection no longer has.
+        ids: ``(N,)``, each row's number in the graph, or -1.
+        width: candidates that a search of the graph holds on to, or more where many are wanted.
     """
 
-    def __init__(self, contents: Contents, source: str) -> None:
-        about, parts = contents.about, contents.parts
-        count = len(parts["vectors"])
-        keys = Names(parts["keys"], parts["key_ends"], source) if "keys" in parts else RowNumbers(count)
-        paths = Names(parts["paths"], parts["path_ends"], source) if "paths" in parts else keys
-        self.collection = Collection(source, keys, paths, parts["vectors"], False, about.model, about.stamp)
-        self.width = about.width
-        self._exact = ExactSearch(self.collection)
-        try:
-            self._graph = Graph.view(parts["graph"], parts["mean"], about.scale)
-        except RuntimeError as error:
-            raise VectorsError(f"{source} is damaged: {error}", hint="delete it, and build it again") from error
-        self._rows = np.full(len(self._graph), -1, np.int64)
-        self._rows[parts["ids"]] = np.arange(count)
+    def __init__(self, collection: Collection, graph: Graph, ids: NDArray[np.int64], width: int) -> None:
+        self.collection = collection
+        self.width = width
+        self._exact = ExactSearch(collection)
+        self._graph = graph
+        linked = np.flatnonzero(ids >= 0)
+        self._rows = np.full(len(graph), -1, np.int64)
+        self._rows[ids[linked]] = linked
 
     def nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Hits:
         """The k nearest rows of each query, or nearly; see `poolembed.search.exact.Searcher`.
 
-        Where rows are not allowed, or there are too few vectors for a graph to save work, every allowed row is compared
-        with the query; so are they for a query that has too few of them among its many nearest.
+        Every allowed row is compared with the queries where there are too few of them for the graph to save work, and
+        with those queries that have less than k of them among the many nearest that the graph finds.
 
         Raises:
             VectorsError: a vector is damaged.
@@ -74,12 +60,11 @@ class Index:
         if _LOOKS * width >= count:
             return self._exact.nearest(queries, k, allowed)
         numbers = self._graph.near(precise.astype(np.float32), reach, width)
-        found_rows = np.where(numbers >= 0, self._rows[numbers], -1)
-        query, place = np.nonzero(found_rows >= 0)
-        found = Found(query, found_rows[query, place], np.zeros(len(query), np.float32))
+        rows_found = np.where(numbers >= 0, self._rows[numbers], -1)
+        query, place = np.nonzero(rows_found >= 0)
+        found = Found(query, rows_found[query, place], np.zeros(len(query), np.float32))
         if allowed is not None:
             found = found.take(allowed[found.row])
-        few = np.flatnonzero(np.bincount(found.query, minlength=len(queries)) < kept)
         best, ranks = nearest_of(found, self.collection.matrix, precise, k)
         if not np.isfinite(best.cosine).all():
             self.collection.unit_rows(best.row)  # says which
@@ -87,6 +72,7 @@ class Index:
         cosines = np.full((len(queries), k), np.nan, np.float32)
         rows[best.query, ranks] = best.row
         cosines[best.query, ranks] = best.cosine
+        few = np.flatnonzero((rows >= 0).sum(axis=1) < kept)
         if len(few):
             rest = self._exact.nearest(queries[few], k, allowed)
             rows[few], cosines[few] = rest.rows, rest.cosines
@@ -106,38 +92,22 @@ def open_index(path: str) -> Index:
         UsageError: usearch is not installed.
     """
     contents = read_contents(Path(path))
-    about = contents.about
-    if _is_old(about):
-        again = ["poolembed", "index", about.source, "-o", path, *(["--paths", about.paths] if about.paths else [])]
+    about, parts = contents.about, contents.parts
+    origin = about.origin
+    if origin.has_changed():
+        again = ["poolembed", "index", origin.source, "-o", path, *(["--paths", origin.paths] if origin.paths else [])]
         raise VectorsError(
-            f"{path} is older than {about.source}, whose songs have changed since",
+            f"{path} is older than {origin.source}, which has changed since",
             hint=f"bring it up to date: {shlex.join(again)}",
         )
-    return Index(contents, path)
-
-
-def times_of(source: str, paths: str | None) -> list[tuple[str, int, int]]:
-    """Path, size and time of the files that are written whenever a collection changes; none where it is gone."""
-    place = Path(source)
-    files = [place / NAME] if place.is_dir() else [place, place.parent / NAME]
-    seen = []
-    for file in [*files, *([Path(paths)] if paths else [])]:
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        seen.append((os.fspath(file), status.st_size, status.st_mtime_ns))
-    return seen
-
-
-def _is_old(about: About) -> bool:
-    """Whether the collection has changed. One that is gone cannot have; the index has all that a search needs."""
-    if not os.path.exists(about.source) or times_of(about.source, about.paths) == about.seen:  # noqa: PTH110
-        return False
     try:
-        return open_collection(about.source, about.paths).stamp != about.stamp
-    except (VectorsError, OutputError):
-        return True
+        graph = Graph.view(parts["graph"], parts["mean"], about.scale)
+    except RuntimeError as error:
+        raise damaged(path, error) from error
+    keys = Names(parts["keys"], parts["key_ends"], path) if "keys" in parts else RowNumbers(len(parts["ids"]))
+    paths = Names(parts["paths"], parts["path_ends"], path) if "paths" in parts else keys
+    collection = Collection(path, keys, paths, parts["vectors"], False, about.model, origin.stamp)
+    return Index(collection, graph, parts["ids"], about.width)
 
 
 def _unit(queries: NDArray[np.float32], size: int, k: int) -> NDArray[np.float64]:
@@ -145,9 +115,9 @@ def _unit(queries: NDArray[np.float32], size: int, k: int) -> NDArray[np.float64
         raise UsageError(f"queries of shape {queries.shape} for vectors of {size} numbers")
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k}")
-    precise: NDArray[np.float64] = queries.astype(np.float64)
+    precise = queries.astype(np.float64)
     lengths = np.linalg.norm(precise, axis=1)
     if not np.all((lengths > 0) & np.isfinite(lengths)):
         raise UsageError("a query is zero, or not finite")
-    unit: NDArray[np.float64] = precise / lengths[:, None]
-    return unit
+    precise /= lengths[:, None]
+    return precise
