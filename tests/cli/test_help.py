@@ -29,6 +29,9 @@ HEAVY = {
     "matplotlib",
     "sklearn",
     "tomli_w",
+    "tinytag",
+    "usearch",
+    "lance",
 }
 DRAWING = {"rich.progress", "rich.table", "rich.console", "rich.markdown"}
 
