@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 OUTPUT = "mymodel"
 """Where to, unless said otherwise."""
 
-AUGMENT = {name: name for name in ("time_mask", "band_mask", "mixup", "resized_crop")} | {"gain": "gain_db"}
+AUGMENT = {
+    "gain": "gain_db",
+    "equalizer": "equalizer_db",
+    **{name: name for name in ("low_pass", "time_mask", "band_mask", "mixup", "resized_crop")},
+}
 """Parameters here -> keys of [augment]."""
 
 OBJECTIVE = {

@@ -239,6 +239,18 @@ def train(
             metavar="DB", help="Louder or quieter by up to this.", rich_help_panel=_AUGMENT, show_default="6.0"
         ),
     ] = None,
+    equalizer: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB", help="Parts of the spectrum, likewise.", rich_help_panel=_AUGMENT, show_default="0.0"
+        ),
+    ] = None,
+    low_pass: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="How many crops lose their highs.", rich_help_panel=_AUGMENT, show_default="0.0"
+        ),
+    ] = None,
     time_mask: Annotated[
         float | None,
         typer.Option(

@@ -21,12 +21,14 @@ from poolembed.train.config import AugmentConfig
 from poolembed.train.sampling import generator
 
 _DB = math.log(10) / 10  # nats of power
+_POINTS = 5  # of the equalizer's curve
+_UPPER = 0.4  # of the bands may be lost to a low-pass; of 128 up to 16 kHz those above 3.5 kHz
 
 
 def augment(
     mel: Tensor, frames: Tensor, config: AugmentConfig, *, seed: int, step: int, log_floor: float, rank: int = 0
 ) -> Tensor:
-    """Resized crop, gain, and masks of time and bands, each row its own.
+    """Resized crop, gain, equalizer, low-pass, and masks of time and bands, each row its own.
 
     Args:
         mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
@@ -41,19 +43,58 @@ def augment(
     random = generator(seed, "augment", step, rank)
     # Drawn whether they are needed or not: switching one augmentation off leaves the others as they were.
     crop, gain, mask = (torch.from_numpy(random.random((rows, 4))).float().to(mel.device) for _ in range(3))
+    curve, cut = (torch.from_numpy(random.random((rows, size))).float().to(mel.device) for size in (_POINTS, 2))
     mel = resized_crop(mel, frames, config.resized_crop, crop, log_floor)
     mel = change_gain(mel, config.gain_db * (2 * gain[:, 0] - 1), log_floor) if config.gain_db else mel
+    mel = equalize(mel, config.equalizer_db, curve, log_floor)
+    mel = low_pass(mel, config.low_pass, cut, log_floor)
     return mask_stretches(mel, frames, config.time_mask, config.band_mask, mask)
 
 
 def change_gain(mel: Tensor, gain_db: Tensor, log_floor: float) -> Tensor:
-    """Change the level by ``(R,)`` dB: the log-mel of the waveform times ``10 ** (dB / 20)``.
+    """Change the level by ``(R,)`` dB, or that of each band by ``(R, n_mels)`` dB.
+
+    The former is the log-mel of the waveform times ``10 ** (dB / 20)``.
 
     What is at the floor stays there, for how far below it is cannot be known: digital silence stays silent.
     """
     floor = math.log(log_floor)
-    louder = (mel + (_DB * gain_db).reshape(-1, 1, 1, 1)).clamp_min(floor)
+    louder = (mel + (_DB * gain_db).reshape(len(mel), 1, 1, -1)).clamp_min(floor)
     return torch.where(mel > floor + 1e-4, louder, mel)
+
+
+def equalize(mel: Tensor, strength_db: float, drawn: Tensor, log_floor: float) -> Tensor:
+    """Another frequency response: a line through levels drawn at bands evenly apart.
+
+    Nam, Kim and Park, FilterAugment: an acoustic environmental data augmentation method, 2022, draw the places too.
+
+    Args:
+        mel: ``(R, W, F, n_mels)``.
+        strength_db: largest change, either way.
+        drawn: ``(R, P)`` in [0, 1): levels at P bands, from the first to the last.
+        log_floor: smallest mel power told apart.
+    """
+    if not strength_db:
+        return mel
+    levels = (strength_db * (2 * drawn - 1)).unsqueeze(1)
+    return change_gain(mel, functional.interpolate(levels, mel.shape[-1], mode="linear", align_corners=True), log_floor)
+
+
+def low_pass(mel: Tensor, share: float, drawn: Tensor, log_floor: float) -> Tensor:
+    """Silence the bands above a cut-off, as resampling and low bitrates do.
+
+    Args:
+        mel: ``(R, W, F, n_mels)``.
+        share: of the rows that lose any.
+        drawn: ``(R, 2)`` in [0, 1): whether, and from which of the upper bands on.
+        log_floor: smallest mel power told apart.
+    """
+    if not share:
+        return mel
+    bands = mel.shape[-1]
+    first = torch.where(drawn[:, 0] < share, bands * (1 - _UPPER * drawn[:, 1]), bands)
+    lost = torch.arange(bands, device=mel.device) >= first.unsqueeze(1)
+    return mel.masked_fill(lost.reshape(len(mel), 1, 1, bands), math.log(log_floor))
 
 
 def mask_stretches(mel: Tensor, frames: Tensor, time_mask: float, band_mask: float, drawn: Tensor) -> Tensor:

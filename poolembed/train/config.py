@@ -47,6 +47,8 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     Attributes:
         gain_db: largest change of level, in dB, either way.
+        equalizer_db: largest change of level of any part of the spectrum, in dB, either way (after Nam et al. 2022).
+        low_pass: share of crops that lose what is above a random frequency, as low bitrates and low rates lose it.
         time_mask: longest masked stretch, as a share of the crop (SpecAugment, Park et al. 2019).
         band_mask: largest number of masked mel bands, as a share of all.
         mixup: parameter of the Beta distribution that two clips are mixed by, in power (Zhang et al. 2018).
@@ -54,6 +56,8 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """
 
     gain_db: NotNegative = 6.0
+    equalizer_db: NotNegative = 0.0
+    low_pass: Share = 0.0
     time_mask: Share = 0.0
     band_mask: Share = 0.0
     mixup: NotNegative = 0.0

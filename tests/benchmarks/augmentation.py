@@ -23,10 +23,20 @@ from poolembed.train.run import train
 from tests.benchmarks.common import Table, machine, report, say
 from tests.benchmarks.training import Watch
 
-OFF = {"gain_db": 0.0, "time_mask": 0.0, "band_mask": 0.0, "mixup": 0.0, "resized_crop": 0.0}
+OFF = {
+    "gain_db": 0.0,
+    "equalizer_db": 0.0,
+    "low_pass": 0.0,
+    "time_mask": 0.0,
+    "band_mask": 0.0,
+    "mixup": 0.0,
+    "resized_crop": 0.0,
+}
 TRIED = {
     "none": OFF,
     "gain, up to 6 dB": {**OFF, "gain_db": 6.0},
+    "equalizer, up to 6 dB": {**OFF, "equalizer_db": 6.0},
+    "low-pass, 1 in 3": {**OFF, "low_pass": 0.33},
     "time mask, up to 0.2": {**OFF, "time_mask": 0.2},
     "band mask, up to 0.2": {**OFF, "band_mask": 0.2},
     "mixup, Beta(0.3, 0.3)": {**OFF, "mixup": 0.3},

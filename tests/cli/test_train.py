@@ -106,8 +106,8 @@ class TestResolving:
             "--objective classification:2 --objective supcon --label-column genre --temperature 0.3 --nested 64,128 "
             "--seconds 3 --epochs 7 --batch-size 9 --lr 0.02 --weight-decay 0.3 --warmup 0.2 --clip-norm 3 --ema 0.5 "
             "--patience 4 --no-balance --valid 0.3 --valid-fold 2 --seed 8 "
-            "--device cpu --precision bf16 --workers 3 --cache c --cache-limit 5 --gain 1 --time-mask 0.2 "
-            "--band-mask 0.3 --mixup 0.4 --resized-crop 0.5"
+            "--device cpu --precision bf16 --workers 3 --cache c --cache-limit 5 --gain 1 --equalizer 7 --low-pass 0.6 "
+            "--time-mask 0.2 --band-mask 0.3 --mixup 0.4 --resized-crop 0.5"
         )
         expected = TrainConfig(
             data="clips",
@@ -145,7 +145,9 @@ class TestResolving:
             workers=3,
             cache="c",
             cache_limit=5,
-            augment=AugmentConfig(gain_db=1, time_mask=0.2, band_mask=0.3, mixup=0.4, resized_crop=0.5),
+            augment=AugmentConfig(
+                gain_db=1, equalizer_db=7, low_pass=0.6, time_mask=0.2, band_mask=0.3, mixup=0.4, resized_crop=0.5
+            ),
         )
         assert resolved(*line.split()) == expected
         same = [

@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from poolembed.train.augment import augment, change_gain, mask_stretches, mixup, resized_crop
+from poolembed.train.augment import augment, change_gain, equalize, mask_stretches, mixup, resized_crop
 from poolembed.train.config import AugmentConfig
 from tests.conftest import HOP, noise, tiny_network
 
 FRONTEND = tiny_network().frontend
 FLOOR = FRONTEND.config.log_floor
 SILENCE = math.log(FLOOR)
-EVERYTHING = AugmentConfig(gain_db=6, time_mask=0.3, band_mask=0.3, mixup=0.4, resized_crop=0.3)
+EVERYTHING = AugmentConfig(
+    gain_db=6, equalizer_db=6, low_pass=0.5, time_mask=0.3, band_mask=0.3, mixup=0.4, resized_crop=0.3
+)
 NOTHING = AugmentConfig(gain_db=0)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -130,6 +132,41 @@ class TestGain:
         assert 5.9 < float(decibels.max()) <= 6.0
         assert -6.0 <= float(decibels.min()) < -5.9
         assert abs(float(decibels.mean())) < 0.5
+
+
+class TestEqualizer:
+    def test_levels_that_are_all_the_same_are_a_gain(self) -> None:
+        mel, _ = crops()
+        made = equalize(mel, 8, torch.full((6, 4), 0.75), FLOOR)
+        torch.testing.assert_close(made, change_gain(mel, torch.full((6,), 4.0), FLOOR))
+
+    def test_is_a_line_through_the_levels(self) -> None:
+        drawn = torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.75, 0.0]])
+        made = 10 / math.log(10) * equalize(torch.zeros(2, 3, 4, 9), 12, drawn, FLOOR)
+        for row, levels in enumerate(([-12, 0, 12], [12, 6, -12])):
+            expected = torch.from_numpy(np.interp(np.arange(9), [0, 4, 8], levels)).float()
+            torch.testing.assert_close(made[row], expected.expand(3, 4, 9))
+
+    def test_is_as_strong_as_it_is_said_to_be(self) -> None:
+        mel = torch.zeros(500, 1, 2, 32)
+        config = AugmentConfig(gain_db=0, equalizer_db=9)
+        made = 10 / math.log(10) * augment(mel, torch.full((500,), 2), config, seed=0, step=0, log_floor=FLOOR)
+        assert 8.9 < float(made.max()) <= 9.001
+        assert -9.001 <= float(made.min()) < -8.9
+        assert float((made.amax(-1) - made.amin(-1)).mean()) > 6  # each row a curve of its own, not a gain
+
+
+class TestLowPass:
+    def test_what_is_above_a_band_is_silent_and_the_rest_untouched(self) -> None:
+        mel = torch.ones(400, 2, 3, 20)
+        config = AugmentConfig(gain_db=0, low_pass=0.3)
+        made = augment(mel, torch.full((400,), 6), config, seed=0, step=0, log_floor=FLOOR)
+        lost = (made == SILENCE)[:, 0, 0]
+        assert torch.equal(made, torch.where(lost[:, None, None], SILENCE, mel))
+        counts = lost.sum(1)
+        assert bool((lost.int().diff() >= 0).all())  # the upper ones
+        assert int(counts.max()) == 7  # of 20, less than 0.4 of which are lost
+        assert 0.2 < float((counts > 0).float().mean()) < 0.4
 
 
 class TestMasks:

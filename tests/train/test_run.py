@@ -69,7 +69,13 @@ def test_a_run_leaves_a_bundle_that_embeds_and_its_report(tmp_path: Path) -> Non
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         train(
-            config(tmp_path, output=str(tmp_path / name), seed=seed, augment={"gain_db": 3, "time_mask": 0.2}), Quiet()
+            config(
+                tmp_path,
+                output=str(tmp_path / name),
+                seed=seed,
+                augment={"gain_db": 3, "equalizer_db": 5, "low_pass": 0.5, "time_mask": 0.2},
+            ),
+            Quiet(),
         )
     a, b, c = (load_bundle(tmp_path / name).network.state_dict() for name in "abc")
     assert all(torch.equal(a[key], b[key]) for key in a)
