@@ -59,8 +59,8 @@ def change_gain(mel: Tensor, gain_db: Tensor, log_floor: float) -> Tensor:
     What is at the floor stays there, for how far below it is cannot be known: digital silence stays silent.
     """
     floor = math.log(log_floor)
-    louder = (mel + (_DB * gain_db).reshape(len(mel), 1, 1, -1)).clamp_min(floor)
-    return torch.where(mel > floor + 1e-4, louder, mel)
+    louder = (mel + (_DB * gain_db).reshape(len(mel), 1, 1, -1)).clamp_min_(floor)
+    return torch.where(mel > floor + 1e-4, louder, mel, out=louder)
 
 
 def equalize(mel: Tensor, strength_db: float, drawn: Tensor, log_floor: float) -> Tensor:

@@ -46,7 +46,8 @@ def quantise(log_mel: Tensor, log_floor: float) -> Tensor:
 
 def dequantise(levels: Tensor, log_floor: float) -> Tensor:
     """Log-mel power, float32, of levels: within ``STEP / 2`` of what was quantised, the floor exactly at level 0."""
-    return levels.float() * STEP + math.log(log_floor)
+    # One pass: what a step is given is page-faulted in anew every time, and that is what this costs.
+    return torch.add(torch.tensor(math.log(log_floor), device=levels.device), levels, alpha=STEP)
 
 
 @dataclass
