@@ -236,7 +236,7 @@ def train(
     gain: Annotated[
         float | None,
         typer.Option(
-            metavar="DB", help="Louder or quieter by up to this.", rich_help_panel=_AUGMENT, show_default="6.0"
+            metavar="DB", help="Louder or quieter by up to this.", rich_help_panel=_AUGMENT, show_default="0.0"
         ),
     ] = None,
     equalizer: Annotated[

@@ -45,6 +45,9 @@ class ObjectiveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Augmentation of training crops, all on the log-mel spectrogram; 0 switches one off.
 
+    All are off: for a few hundred clips, from the model base, none helps (`tests/benchmarks/results/augmentation.md`).
+    To train from scratch on many hours is another matter; see `models/recipe/base.toml`.
+
     Attributes:
         gain_db: largest change of level, in dB, either way.
         equalizer_db: largest change of level of any part of the spectrum, in dB, either way (after Nam et al. 2022).
@@ -55,7 +58,7 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         resized_crop: largest change of speed and of band position, as a share (Niizumi et al. 2021).
     """
 
-    gain_db: NotNegative = 6.0
+    gain_db: NotNegative = 0.0
     equalizer_db: NotNegative = 0.0
     low_pass: Share = 0.0
     time_mask: Share = 0.0

@@ -202,7 +202,7 @@ class FeatureCache:
     def gather(self, clips: NDArray[np.int64], starts: NDArray[np.int64], windows: int) -> FeatureBatch:
         """Features of W windows of each clip, from the windows where they start."""
         frames = windows * self._window
-        features = torch.zeros(len(clips), frames // self._reduction, self._channels, dtype=torch.float16)
+        features = torch.from_numpy(np.zeros((len(clips), frames // self._reduction, self._channels), np.float16))
         others = torch.zeros(len(clips), self._width)
         places = self._place[clips]
         for row, (place, start) in enumerate(zip(places.tolist(), starts.tolist(), strict=True)):

@@ -191,12 +191,13 @@ class Crops:
     def cut(self, clips: NDArray[np.int64], starts: NDArray[np.int64], windows: int) -> Batch:
         """Crops of W windows, from the frames where they start; padded where the clip ends before."""
         length = windows * self._window
-        mel = torch.zeros(len(clips), length, self._cache.n_mels, dtype=torch.uint8)
-        for out, row, start in zip(mel.numpy(), self._rows[clips].tolist(), starts.tolist(), strict=True):
+        # By numpy: torch would fill it in several threads of this one's own, which take the processor from the training.
+        mel = np.zeros((len(clips), length, self._cache.n_mels), np.uint8)
+        for out, row, start in zip(mel, self._rows[clips].tolist(), starts.tolist(), strict=True):
             piece = self._cache.with_tail(row)[start : start + length]
             out[: len(piece)] = piece
         return Batch(
-            mel=mel.view(len(clips), windows, self._window, -1),
+            mel=torch.from_numpy(mel).view(len(clips), windows, self._window, -1),
             frames=torch.from_numpy(np.minimum(self._frames[clips] - starts, length)),
             clips=torch.from_numpy(clips.copy()),
             rows=torch.from_numpy(self._rows[clips]),
