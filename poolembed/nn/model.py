@@ -85,13 +85,17 @@ class SongModel(nn.Module):
 
     def mel_features(self, mel: Tensor) -> Features:
         """Features of windows of log-mel ``(B, F, n_mels)``, as the front end makes it; `features` from there on."""
-        mel = self._normalised(mel)
+        # Moments are written where they are needed: to copy them there would take a tenth of a small model's time.
+        bands = mel.shape[-1]
+        moments = mel.new_empty(*mel.shape[:-1], 2 * bands if self.config.mel_statistics else bands)
+        mel = self._normalise(mel, moments[..., :bands])
         frames, levels = self.encoder(mel.to(self.dtype))
         parts = [frames]
         if self.config.mid_levels:
             parts += [band_mean(level) for level in levels]
         if self.config.mel_statistics:
-            parts.append(torch.cat([mel, mel.square()], dim=-1).transpose(1, 2))
+            torch.square(mel, out=moments[..., bands:])
+            parts.append(moments.transpose(1, 2))
         return parts
 
     def clip_features(self, mel: Tensor) -> Features:
@@ -105,11 +109,11 @@ class SongModel(nn.Module):
             for part in self.mel_features(mel.flatten(0, 1))
         ]
 
-    def _normalised(self, mel: Tensor) -> Tensor:
+    def _normalise(self, mel: Tensor, out: Tensor) -> Tensor:
         if self.mel_norm.training:
-            return cast(Tensor, self.mel_norm(mel.transpose(1, 2))).transpose(1, 2)
+            return out.copy_(cast(Tensor, self.mel_norm(mel.transpose(1, 2))).transpose(1, 2))
         mean, variance = cast(Tensor, self.mel_norm.running_mean), cast(Tensor, self.mel_norm.running_var)
-        return (mel - mean) * (variance + self.mel_norm.eps).rsqrt()
+        return torch.sub(mel, mean, out=out).mul_((variance + self.mel_norm.eps).rsqrt())
 
     def fold(self, features: Features, start: Tensor, stop: Tensor) -> State:
         """State of mel frames ``[start, stop)`` of each window or clip.

@@ -332,7 +332,10 @@ class GeMPool(TemporalPool[GeMState]):
         x = x.clamp_min(self.eps)
         peak = (x if real is None else x * real).detach().amax(-1)
         # Powers of x / peak, at most 1, cannot overflow; the peak cancels, which is why it is detached.
-        powers = self._power((x / peak.clamp_min(self.eps).unsqueeze(-1)).clamp_max(1))
+        # They are never 0 here, so logarithms have gradients; exp and log take a fifth of the time of pow.
+        with torch.autocast(x.device.type, enabled=False):
+            ratio = (x / peak.clamp_min(self.eps).unsqueeze(-1)).clamp_max(1)
+            powers = (ratio.log() * self._exponent(ratio)).exp()
         if real is not None:
             powers = powers * real
         return GeMState(count(x, real), peak, powers.sum(-1))

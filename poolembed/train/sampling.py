@@ -191,7 +191,7 @@ class Crops:
     def cut(self, clips: NDArray[np.int64], starts: NDArray[np.int64], windows: int) -> Batch:
         """Crops of W windows, from the frames where they start; padded where the clip ends before."""
         length = windows * self._window
-        # By numpy: torch would fill it in several threads of this one's own, which take the processor from the training.
+        # By numpy: torch would fill it in several threads, which take the processor from those that train.
         mel = np.zeros((len(clips), length, self._cache.n_mels), np.uint8)
         for out, row, start in zip(mel, self._rows[clips].tolist(), starts.tolist(), strict=True):
             piece = self._cache.with_tail(row)[start : start + length]
