@@ -1,0 +1,196 @@
+"""What each part of the recipe is worth: ``python -m models.recipe.ablations CORPUS WORK DEV...``.
+
+Many short runs of one configuration by ``poolembed train``, each with one thing left out or changed
+(`variants.py` lists them), on the same small share of the corpus, scored on the DEV tables (by their column
+``fold``) and on clips of held-out packages. The result is ``models/recipe/ablations.md`` and ``.json``.
+
+WORK keeps what came of every run under a name that stands for all that it depends on. What is done is not done again,
+and a run that was cut off goes on from its checkpoint: after a stop, give the same command again. ``--only`` runs some
+(``loss-supcon``, or ``pooling`` for all of these); the page has all that are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from msgspec import structs
+from threadpoolctl import threadpool_limits
+
+from models.recipe.ablations.page import in_short, write_page
+from models.recipe.ablations.trials import Job, perform, read_dev, read_record
+from models.recipe.ablations.variants import (
+    FULL,
+    VARIANTS,
+    Row,
+    apply,
+    changes,
+    draw,
+    objective_name,
+    spelt_out,
+    teachable,
+    usable,
+)
+from models.recipe.tables import read_table, write_table
+from poolembed.cli.stopping import stop_on_signal
+from poolembed.errors import PoolembedError
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import as_config, as_settings, read_settings
+from tests.benchmarks.common import machine, say
+
+RECIPE = Path(__file__).parents[1]
+
+VALID = 1500
+"""Clips held out: to validate on all of the corpus' would take longer than to train."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do the runs and write the page."""
+    options = _options(arguments)
+    about = machine()
+    try:
+        full = full_run(options)
+        rows = list(read_table(Path(full.data)))
+        kinds = {row["kind"] for row in rows}
+        names = [name for name, variant in VARIANTS.items() if name == FULL or changes(variant, full, kinds)]
+        runs = [(name, seed) for name in names for seed in range(options.seeds)]
+        jobs = {(name, seed): make_job(name, seed, full, rows, options) for name, seed in runs}
+        devs = [read_dev(table) for table in options.dev]
+    except (PoolembedError, ValueError, OSError) as error:
+        raise SystemExit(f"ablations: {error}") from error
+    asked = {FULL, *(options.only or names)}
+    todo: dict[Path, tuple[str, Job]] = {}  # by record, for two variants may come to the same run
+    for (name, seed), job in jobs.items():
+        if asked & {name, name.partition("-")[0]}:
+            todo.setdefault(job.record, (f"{name}, seed {seed}", job))
+    began, failed = time.perf_counter(), 0
+    with stop_on_signal("stopping") as stop, _one_thread(), ThreadPoolExecutor(options.jobs) as pool:
+        waiting = {pool.submit(perform, job, devs, stop): called for called, job in todo.values()}
+        for number, future in enumerate(as_completed(waiting), start=1):
+            try:
+                outcome = in_short(future.result())
+            except PoolembedError as error:
+                outcome = f"FAILED: {error}"
+                failed += 1
+            if not stop.is_set():
+                minutes = (time.perf_counter() - began) / 60
+                say(f"{number}/{len(waiting)}, {minutes:.1f} min: {waiting[future]}: {outcome}")
+        if stop.is_set():
+            say("stopped; the same command goes on")
+            return 128 + stop.signal
+    records = {job.record: read_record(job.record) for job in jobs.values()}
+    done = {run: record for run, job in jobs.items() if (record := records[job.record]) is not None}
+    if any((FULL, seed) in done for seed in range(options.seeds)):
+        same = [name for name in VARIANTS if name not in names]
+        page = options.work / "ablations" if options.smoke else RECIPE / "ablations"
+        write_page(page, _command(options), about, done, same)
+    return 1 if failed else 0
+
+
+def full_run(options: argparse.Namespace) -> TrainConfig:
+    """The configuration that every run is a variant of, with the paths of the corpus, spelt out.
+
+    Raises:
+        UsageError: the file is no configuration.
+        ValueError: it does not start from scratch.
+    """
+    settings = read_settings(options.config)
+    place = {"data": str(options.corpus / settings.get("data", "train.csv")), "output": "", "cache": str(options.cache)}
+    config = as_config({**settings, **place}, str)
+    if options.smoke:
+        config = structs.replace(config, epochs=1, batch_size=8)
+    objectives = [
+        structs.replace(objective, targets=str(options.corpus / objective.targets)) if objective.targets else objective
+        for objective in config.objectives
+    ]
+    return spelt_out(structs.replace(config, objectives=tuple(objectives)))
+
+
+def make_job(name: str, seed: int, full: TrainConfig, rows: Sequence[Row], options: argparse.Namespace) -> Job:
+    """The run of a variant at a seed; its table is written.
+
+    Raises:
+        ValueError: the corpus has too few clips for so many steps.
+    """
+    # Half a batch more, in case the run leaves some clips out for being copies.
+    clips = -(-options.steps // full.epochs) * full.batch_size + full.batch_size // 2
+    config = apply(VARIANTS[name], full)
+    try:
+        drawn = draw(usable(rows, VARIANTS[name], config.objectives), clips, options.valid, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; fewer --steps need fewer") from error
+    located = [{**row, "path": str(options.corpus / row["path"])} for row in drawn]
+    table = options.work / "tables" / f"{_digest(located)}.csv"
+    if not table.exists():
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write_table(table, located)
+    taught = teachable(config.objectives, drawn)
+    untaught = [objective_name(objective) for objective in config.objectives if objective not in taught]
+    config = structs.replace(config, data=str(table), objectives=taught, seed=seed)
+    key = _digest({**as_settings(config), "data": table.name, "cache": None})
+    return Job(structs.replace(config, output=str(options.work / "runs" / key)), tuple(untaught))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command without places of this machine."""
+    file = options.config.resolve()
+    config = f"models/recipe/{file.name}" if file.parent == RECIPE.resolve() else file.name
+    given = f"--config {config} --steps {options.steps} --seeds {options.seeds} --jobs {options.jobs}"
+    return f"python -m models.recipe.ablations CORPUS WORK DEV... {given}"
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.recipe.ablations",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("corpus", type=Path, help="with the table and the targets that the configuration names")
+    parser.add_argument("work", type=Path, help="folder for the runs")
+    parser.add_argument("dev", nargs="+", help="tables of labelled clips with a column fold")
+    parser.add_argument("--config", type=Path, default=RECIPE / "tiny.toml", help="of the full run")
+    parser.add_argument("--cache", type=Path, help="log-mels, where there are some already; otherwise WORK/cache")
+    parser.add_argument("--steps", type=int, default=400, help="of every run")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of every variant")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="variants, or first words of their names")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each")
+    parser.add_argument("--smoke", action="store_true", help="a trial of a few steps; the page goes to WORK")
+    options = parser.parse_args(arguments)
+    known = {*VARIANTS, *(name.partition("-")[0] for name in VARIANTS)}
+    if unknown := sorted(set(options.only or ()) - known):
+        parser.error(f"no variant is called {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    if min(options.steps, options.seeds, options.jobs) < 1:
+        parser.error("steps, seeds and jobs are 1 at least")
+    options.corpus, options.work = options.corpus.absolute(), options.work.absolute()
+    options.valid = VALID
+    options.cache = (options.cache or options.work / "cache").absolute()
+    if options.smoke:
+        options.steps, options.valid = 4, 32
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""One run: trained by ``poolembed train`` in a process of its own, scored, and written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.recipe.ablations.variants import objective_name
+from poolembed import bundle
+from poolembed.embed.model import build_engine
+from poolembed.errors import TrainingError
+from poolembed.evaluate.clips import embed_clips
+from poolembed.evaluate.scores import score
+from poolembed.evaluate.task import Task, label_columns, make_task
+from poolembed.labels import Clip, read_labels
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import RUN, write_config
+from poolembed.train.results import RESULTS
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        config: all that it is told; its output directory is in WORK, called by the run's key.
+        untaught: objectives left out because no clip is left to learn them from.
+    """
+
+    config: TrainConfig
+    untaught: tuple[str, ...]
+
+    @property
+    def record(self) -> Path:
+        """Where what came of it is kept."""
+        output = Path(self.config.output)
+        return output.parent.parent / "results" / f"{output.name}.json"
+
+
+@dataclass(frozen=True)
+class Dev:
+    """Labelled clips to score on, called by the folder of their table."""
+
+    name: str
+    clips: list[Clip]
+    task: Task
+
+
+def read_dev(table: str) -> Dev:
+    """Labelled clips, with the folds that their table names.
+
+    Raises:
+        LabelsError: the table cannot be used.
+    """
+    labelled = read_labels(table, columns=label_columns("label", "fold"))
+    multi = labelled.multi_label["label"]
+    task = make_task(labelled.clips, None, column="label", multi_label=multi, folds="fold", seed=0)
+    return Dev(Path(table).absolute().parent.name, labelled.clips, task)
+
+
+def perform(job: Job, devs: Sequence[Dev], stop: threading.Event) -> dict[str, Any]:
+    """What came of a run, which is done unless it was before.
+
+    Args:
+        job: the run.
+        devs: what to score it on.
+        stop: once set, the step in hand is finished and kept.
+
+    Raises:
+        PoolembedError: it failed, or was told to stop.
+    """
+    record = read_record(job.record)
+    if record is not None and record["dev"].keys() >= {dev.name for dev in devs}:
+        return record
+    output = Path(job.config.output)
+    _train(job.config, output, stop)
+    if stop.is_set():
+        raise TrainingError("stopped")
+    began = time.perf_counter()
+    results = json.loads((output / RESULTS).read_text(encoding="utf-8"))
+    engine = build_engine(bundle.load_bundle(output).network, workers=1)
+    scores = {}
+    for dev in devs:
+        embedded = embed_clips(engine, dev.clips)
+        if embedded.failures:
+            raise TrainingError(f"clips of {dev.name} cannot be embedded: {embedded.failures}")
+        scores[dev.name] = asdict(score(embedded.matrix, dev.task))
+        del scores[dev.name]["per_class"]
+    record = {
+        "valid": by_objective(job.config, results),
+        "dev": scores,
+        "untaught": job.untaught,
+        **{name: results[name] for name in ("steps", "epochs", "parameters", "clips_per_second")},
+        "clips": {name: side["clips"] for name, side in results["data"]["sides"].items()},
+        "minutes": {"training": results["seconds"] / 60, "scoring": (time.perf_counter() - began) / 60},
+    }
+    job.record.parent.mkdir(exist_ok=True)
+    partial = job.record.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    partial.replace(job.record)
+    return record
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """What came of a run, None if it is not done."""
+    if not file.exists():
+        return None
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return record
+
+
+def by_objective(config: TrainConfig, results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The metrics of a run on the clips held out, by `objective_name` and metric.
+
+    A run calls a metric by its name alone for the first objective that has it, whichever that is.
+    """
+    found: dict[str, dict[str, float]] = {}
+    seen = set()
+    for objective in config.objectives:
+        if objective.kind == "classification":
+            multi = results["heads"][objective.column]["multi_label"]
+            metrics = ["map", "macro_f1"] if multi else ["macro_f1", "accuracy"]
+        else:
+            metrics = ["cosine" if objective.kind == "distill" else "recall_at_1"]
+        about = Path(objective.targets).name if objective.targets else objective.column
+        for metric in metrics:
+            called = f"{metric} of {objective.kind} of {about}" if metric in seen else metric
+            seen.add(metric)
+            if called in results["valid"]:
+                found.setdefault(objective_name(objective), {})[metric] = results["valid"][called]
+    return found
+
+
+def _train(config: TrainConfig, output: Path, stop: threading.Event) -> None:
+    """Train in a process of its own, unless that is done; or go on with what was cut off."""
+    if (output / bundle.CONFIG).exists() or stop.is_set():
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    told = output.with_suffix(".toml")
+    write_config(told, config)
+    way = ["--resume", str(output)] if (output / RUN).exists() else ["--config", str(told)]
+    log = output.with_suffix(".log")
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "poolembed", "train", "--quiet", *way],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, **ENVIRONMENT},
+            start_new_session=True,  # Ctrl-C comes from here, and once
+        ) as process,
+    ):
+        while process.poll() is None:
+            if stop.wait(0.2):
+                process.terminate()
+                process.wait()
+    if not stop.is_set() and not (output / bundle.CONFIG).exists():
+        raise TrainingError(f"ended with {process.returncode}: {log.read_text().strip()[-500:]}")
