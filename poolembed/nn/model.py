@@ -89,12 +89,13 @@ class SongModel(nn.Module):
         bands = mel.shape[-1]
         moments = mel.new_empty(*mel.shape[:-1], 2 * bands if self.config.mel_statistics else bands)
         mel = self._normalise(mel, moments[..., :bands])
+        if self.config.mel_statistics:
+            torch.square(mel, out=moments[..., bands:])  # before the encoder keeps its part for backward
         frames, levels = self.encoder(mel.to(self.dtype))
         parts = [frames]
         if self.config.mid_levels:
             parts += [band_mean(level) for level in levels]
         if self.config.mel_statistics:
-            torch.square(mel, out=moments[..., bands:])
             parts.append(moments.transpose(1, 2))
         return parts
 

@@ -69,9 +69,9 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, save_tiny: Callable[..., Path]) -> Path:
-    """``tiny``, ``other`` and ``nested``, which is ``tiny`` as if trained for its first 2 and 4 numbers."""
+    """``toy``, ``other`` and ``nested``, which is ``toy`` as if trained for its first 2 and 4 numbers."""
     root = tmp_path_factory.mktemp("models")
-    save_tiny(root, "tiny")
+    save_tiny(root, "toy")
     save_tiny(root, "other", seed=1)
     save_tiny(root, "nested", nested=(2, 4))
     return root
@@ -79,7 +79,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, save_tiny: Callable[..., Pa
 
 @pytest.fixture
 def environment(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory to write to as the working directory, and two tiny models beside ``base``."""
+    """A directory to write to as the working directory, and two toy models beside ``base``."""
     monkeypatch.setenv("POOLEMBED_MODELS", str(models))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
@@ -89,12 +89,12 @@ def environment(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def cli(environment: None, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    """Runs ``poolembed`` in this process. ``embed`` takes the tiny model unless told otherwise."""
+    """Runs ``poolembed`` in this process. ``embed`` takes the toy model unless told otherwise."""
 
     def run(*arguments: str | Path, stdin: bytes = b"") -> Result:
         command = [os.fspath(argument) for argument in arguments]
         if command[:1] == ["embed"] and not {"-m", "--model", "--help"} & set(command):
-            command += ["--model", "tiny"]
+            command += ["--model", "toy"]
         monkeypatch.setattr(sys, "argv", ["poolembed", *command])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capfdbinary.readouterr()

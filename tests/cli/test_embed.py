@@ -144,7 +144,7 @@ class TestWords:
         assert "6 songs" in err
         assert "2 files" in err
         assert "embeddings" in err
-        assert "tiny" in err
+        assert "toy" in err
         for name in BAD:
             assert name in err
         assert "empty file" in err
@@ -174,7 +174,7 @@ class TestWords:
         assert summary["audio_seconds"] == pytest.approx(seconds, rel=0.02)
         assert summary["elapsed_seconds"] > 0
         assert summary["output"] == "embeddings"
-        assert (summary["model"], summary["embedding_size"], summary["device"]) == ("tiny", 8, "cpu")
+        assert (summary["model"], summary["embedding_size"], summary["device"]) == ("toy", 8, "cpu")
         assert summary["fingerprint"] == manifest(Path("embeddings"))[0]["fingerprint"]
 
     def test_quiet_json(self, cli: Cli, songs: Path) -> None:
@@ -295,7 +295,7 @@ class TestAgain:
         assert done.json["unchanged"] == len(GOOD)
 
     def test_two_at_once(self, cli: Cli, songs: Path) -> None:
-        model = ModelIdentity("tiny", "f00d", 8)
+        model = ModelIdentity("toy", "f00d", 8)
         first = open_output("out", format="npy", dtype="float32", timestamps=None, model=model, overwrite=False)
         with first:
             done = cli("embed", songs, "-o", "out")
@@ -345,7 +345,7 @@ class TestWrongUse:
             done = cli("embed", songs, "--model", name)
             assert done.code == 1
             assert "base" in done.err
-            assert "tiny" in done.err
+            assert "toy" in done.err
             assert "other" in done.err
 
     @pytest.mark.parametrize("list_of_paths", ["missing.txt", ".", "~no-such-user/list"])

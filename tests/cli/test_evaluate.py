@@ -67,7 +67,7 @@ def save_matrix(cli: Cli, clips: Path) -> None:
 class TestForms:
     def test_a_model_on_what_it_was_trained_on_is_told(self, cli: Cli, clips: Path, models: Path) -> None:
         """By the run beside it, which may have spelt the path another way."""
-        run = Path(shutil.copytree(models / "tiny", "mine")) / "run.toml"
+        run = Path(shutil.copytree(models / "toy", "mine")) / "run.toml"
         run.write_text(f"data = {str(clips / '..' / clips.name / 'labels.csv')!r}\n")
         done = cli("evaluate", "./mine", clips / "labels.csv", "--json")
         assert "was trained on clips of" in done.json["notes"][0]
@@ -76,14 +76,14 @@ class TestForms:
         assert not any("trained on" in note for note in done.json["notes"])
 
     def test_a_model_beside_its_floors(self, cli: Cli, clips: Path) -> None:
-        done = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--json")
+        done = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json")
         assert done.code == 0, done.err
         found = done.json
         assert found["labels"] == ["high", "low", "middle"]
         assert (found["clips"], found["groups"], found["multi_label"]) == (18, 18, False)
         assert found["folds"] == {"column": "fold", "names": ["1", "2", "3"], "clips": [6, 6, 6]}
         assert [(each["name"], each["kind"], each["embedding_size"]) for each in found["systems"]] == [
-            ("tiny", "model", 8),
+            ("toy", "model", 8),
             ("untrained", "untrained", 8),
             ("mel mean+std", "mel", 32),
         ]
@@ -98,8 +98,8 @@ class TestForms:
         assert found["failures"] == found["dropped"] == []
 
     def test_a_folder_and_a_table_and_made_folds(self, cli: Cli, clips: Path) -> None:
-        folder = cli("evaluate", "tiny", clips, "--json").json
-        table = cli("evaluate", "tiny", clips / "labels.csv", "--json").json
+        folder = cli("evaluate", "toy", clips, "--json").json
+        table = cli("evaluate", "toy", clips / "labels.csv", "--json").json
         assert folder["folds"] == table["folds"]
         assert folder["folds"]["column"] is None
         assert len(folder["folds"]["names"]) == 5
@@ -112,7 +112,7 @@ class TestForms:
     @pytest.mark.parametrize("format", ["npy", "matrix", "parquet", "jsonl"])
     def test_vectors_score_as_the_model_does(self, cli: Cli, clips: Path, format: str) -> None:
         labels = clips / "labels.csv"
-        model = cli("evaluate", "tiny", labels, "--folds", "fold", "--json", "--per-class").json
+        model = cli("evaluate", "toy", labels, "--folds", "fold", "--json", "--per-class").json
         assert cli("embed", clips, "-o", "out", "--format", format).code == 0
         done = cli("evaluate", "--embeddings", "out", labels, "--folds", "fold", "--json", "--per-class")
         assert done.code == 0, done.err
@@ -134,7 +134,7 @@ class TestForms:
     def test_a_bare_matrix_scores_the_same(self, cli: Cli, clips: Path) -> None:
         save_matrix(cli, clips)
         labels = clips / "labels.csv"
-        model = cli("evaluate", "tiny", labels, "--json").json["systems"][0]
+        model = cli("evaluate", "toy", labels, "--json").json["systems"][0]
         found = cli("evaluate", "--embeddings", "x.npy", "--paths", "paths.txt", labels, "--json").json["systems"][0]
         for kind in ("knn", "linear", "retrieval", "queries"):
             assert found[kind] == model[kind]
@@ -152,7 +152,7 @@ class TestForms:
         rows = absolute(clips)
         for number, row in enumerate(rows):
             row["label"] += ";odd" if number % 2 else ""
-        done = cli("evaluate", "tiny", write(Path("t.csv"), rows), "--folds", "fold", "--json", "--per-class")
+        done = cli("evaluate", "toy", write(Path("t.csv"), rows), "--folds", "fold", "--json", "--per-class")
         assert done.code == 0, done.err
         assert done.json["multi_label"]
         model = done.json["systems"][0]
@@ -164,10 +164,10 @@ class TestForms:
         rows = [{"path": row["path"], "pitch": row["label"], "year": row["fold"]} for row in absolute(clips)]
         write(Path("t.csv"), rows)
         options = ("--column", "pitch", "--folds", "year", "--json")
-        done = cli("evaluate", "tiny", "t.csv", *options)
+        done = cli("evaluate", "toy", "t.csv", *options)
         assert done.code == 0, done.err
         assert (done.json["column"], done.json["folds"]["column"]) == ("pitch", "year")
-        plain = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--json").json
+        plain = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json
         assert done.json["systems"] == plain["systems"]
 
     def test_stretches_of_one_file(self, cli: Cli, clips: Path) -> None:
@@ -182,9 +182,9 @@ class TestForms:
             whole.append(samples)
             start = end
         soundfile.write("long.wav", np.concatenate(whole), RATE, subtype="FLOAT")
-        cut = cli("evaluate", "tiny", write(Path("t.csv"), rows), "--folds", "fold", "--json")
+        cut = cli("evaluate", "toy", write(Path("t.csv"), rows), "--folds", "fold", "--json")
         assert cut.code == 0, cut.err
-        files = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--json").json
+        files = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json
         values = [
             [{name: score["value"] for name, score in each[kind].items()} for kind in ("knn", "linear")]
             for each in (cut.json["systems"][0], files["systems"][0])
@@ -195,12 +195,12 @@ class TestForms:
         assert any("only 1 group" in note for note in cut.json["notes"])
 
     def test_tables(self, cli: Cli, clips: Path) -> None:
-        done = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--per-class")
+        done = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--per-class")
         assert done.code == 0
         out = done.out.decode()
-        numbers = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--json").json["systems"]
+        numbers = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json["systems"]
         assert "18 clips, 3 labels, 3 folds (column fold), 18 groups" in out.splitlines()[0]
-        assert [name in out.splitlines()[1] for name in ("tiny", "untrained", "mel mean+std")] == [True] * 3
+        assert [name in out.splitlines()[1] for name in ("toy", "untrained", "mel mean+std")] == [True] * 3
         for line, kind, name in (
             ("5-NN accuracy", "knn", "accuracy"),
             ("linear macro F1", "linear", "macro_f1"),
@@ -212,7 +212,7 @@ class TestForms:
                 assert f"{100 * score['value']:.1f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})" in row
         (row,) = (row for row in out.splitlines() if row.startswith("middle"))
         assert row.split()[1] == "6"
-        assert "embedding with tiny" in done.err
+        assert "embedding with toy" in done.err
         assert "scoring" in done.err
 
 
@@ -223,21 +223,21 @@ class TestBadInput:
             {"path": str(Path("broken.mp3").resolve()), "label": "low", "fold": "1"},
             {"path": "gone.wav", "label": "high", "fold": "2"},
         ]
-        done = cli("evaluate", "tiny", write(Path("t.csv"), absolute(clips) + extra), "--folds", "fold", "--json")
+        done = cli("evaluate", "toy", write(Path("t.csv"), absolute(clips) + extra), "--folds", "fold", "--json")
         assert done.code == 3
         assert {Path(failure["key"]).name for failure in done.json["failures"]} == {"broken.mp3", "gone.wav"}
         for name in ("broken.mp3", "gone.wav"):
             assert name in done.err
-        plain = cli("evaluate", "tiny", clips / "labels.csv", "--folds", "fold", "--json").json
+        plain = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json
         assert done.json["systems"] == plain["systems"]
-        shown = cli("evaluate", "tiny", "t.csv", "--folds", "fold")
+        shown = cli("evaluate", "toy", "t.csv", "--folds", "fold")
         assert shown.code == 3
         assert b"18 clips" in shown.out
 
     def test_rows_without_a_label_are_named(self, cli: Cli, clips: Path) -> None:
         rows = absolute(clips)
         rows[0]["label"] = ""
-        done = cli("evaluate", "tiny", write(Path("t.csv"), rows), "--folds", "fold", "--json")
+        done = cli("evaluate", "toy", write(Path("t.csv"), rows), "--folds", "fold", "--json")
         assert done.code == 0
         assert done.json["clips"] == 17
         assert [each["key"] for each in done.json["dropped"]] == [rows[0]["path"]]
@@ -247,9 +247,9 @@ class TestBadInput:
         Path("copy.wav").write_bytes((clips / "low" / "0.wav").read_bytes())
         rows = [*absolute(clips), {"path": "copy.wav", "label": "low", "fold": "3"}]
         write(Path("t.csv"), rows)
-        done = cli("evaluate", "tiny", "t.csv", "--folds", "fold")
+        done = cli("evaluate", "toy", "t.csv", "--folds", "fold")
         assert "2 clips have a copy (the same vector) in another fold" in done.err
-        made = cli("evaluate", "tiny", "t.csv", "--json").json
+        made = cli("evaluate", "toy", "t.csv", "--json").json
         assert made["groups"] == 18  # the copies are one
 
     @pytest.mark.parametrize(
@@ -268,13 +268,13 @@ class TestBadInput:
         rows = absolute(clips)
         for number, row in enumerate(rows):
             row.update(labels[number % len(labels)] if labels else {})
-        done = cli("evaluate", "tiny", write(Path("t.csv"), rows), *options)
+        done = cli("evaluate", "toy", write(Path("t.csv"), rows), *options)
         assert (done.code, done.out) == (1, b"")
         assert all(word in done.err for word in words), done.err
         assert "embedding" not in done.err  # it is said before the long work
 
     def test_nothing_that_can_be_embedded(self, cli: Cli, clips: Path) -> None:
-        done = cli("evaluate", "tiny", write(Path("t.csv"), read(clips / "labels.csv")))
+        done = cli("evaluate", "toy", write(Path("t.csv"), read(clips / "labels.csv")))
         assert done.code == 1
         assert "none of 18 clips" in done.err
         assert "low/0.wav" in done.err
@@ -284,7 +284,7 @@ class TestBadInput:
         for number in range(6):
             Path(f"{number}.wav").write_bytes((clips / "low" / "0.wav").read_bytes())
             rows.append({"path": f"{number}.wav", "label": "ab"[number % 2]})
-        done = cli("evaluate", "tiny", write(Path("t.csv"), rows))
+        done = cli("evaluate", "toy", write(Path("t.csv"), rows))
         assert done.code == 1
         assert "all 6 clips are the same" in done.err
 
@@ -329,10 +329,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "word"),
         [
-            (["tiny"], "a model and labels"),
-            (["tiny", "t.csv", "u.csv"], "a model and labels"),
-            (["--embeddings", "x.npy", "tiny", "t.csv"], "one argument"),
-            (["tiny", "t.csv", "--paths", "p.txt"], "--paths belongs to --embeddings"),
+            (["toy"], "a model and labels"),
+            (["toy", "t.csv", "u.csv"], "a model and labels"),
+            (["--embeddings", "x.npy", "toy", "t.csv"], "one argument"),
+            (["toy", "t.csv", "--paths", "p.txt"], "--paths belongs to --embeddings"),
             (["--embeddings", "x.npy", "t.csv", "--dim", "2"], "--dim is of a model"),
         ],
     )
@@ -342,7 +342,7 @@ class TestBadInput:
         assert word in done.err
 
     def test_no_such_model(self, cli: Cli, clips: Path) -> None:
-        done = cli("evaluate", "tinny", clips)
+        done = cli("evaluate", "tooy", clips)
         assert done.code == 1
-        assert "tinny" in done.err
-        assert "tiny" in done.err.replace("tinny", "")
+        assert "tooy" in done.err
+        assert "toy" in done.err.replace("tooy", "")

@@ -21,7 +21,7 @@ def test_what_embed_writes(cli: Cli, songs: Path, format: str) -> None:
     done = cli("index")
     assert (done.code, done.out) == (0, b"")
     said = dict(line.split(maxsplit=1) for line in done.err.splitlines())
-    assert said["indexed"] == "6 songs, 8 numbers each, of the model tiny"
+    assert said["indexed"] == "6 songs, 8 numbers each, of the model toy"
     assert (said["added"], said["removed"], said["recall@10"]) == ("6", "0", "1.000 against exact search")
     assert said["index"] == "music.index"
     assert sorted(path.name for path in Path().iterdir()) == ["embeddings", "music.index"]
@@ -94,7 +94,7 @@ def test_another_model_or_dimension(cli: Cli, songs: Path) -> None:
     for source, words in (("others", "model other"), ("x.npy", "an unknown model")):
         done = cli("index", source)
         assert (done.code, done.out) == (1, b"")
-        assert "model tiny" in done.err
+        assert "model toy" in done.err
         assert words in done.err
         assert "choose another -o" in done.err
     assert Path("music.index").read_bytes() == before

@@ -14,21 +14,21 @@ def test_a_table(cli: Cli) -> None:
     done = cli("models")
     assert done.code == 0
     text = done.out.decode()
-    for word in ("name", "dimension", "size", "pooling", "licence", "base", "tiny", "other", "CC0-1.0", "autopool"):
+    for word in ("name", "dimension", "size", "pooling", "licence", "base", "toy", "other", "CC0-1.0", "autopool"):
         assert word in text
     assert done.err == ""
 
 
 def test_json(cli: Cli, models: Path) -> None:
     described = {model["name"]: model for model in cli("models", "--json").json}
-    assert described.keys() >= {"base", "tiny", "other"}
-    tiny = described["tiny"]
-    assert tiny["embedding_size"] == 8
-    assert tiny["bytes"] == sum(path.stat().st_size for path in (models / "tiny").iterdir())
-    assert tiny["pooling"] == "autopool per channel"
-    assert tiny["license"] == "CC0-1.0"
-    assert tiny["about"] == "tiny is for tests. Not trained."
-    assert tiny["path"] == str(models / "tiny")
+    assert described.keys() >= {"base", "toy", "other"}
+    toy = described["toy"]
+    assert toy["embedding_size"] == 8
+    assert toy["bytes"] == sum(path.stat().st_size for path in (models / "toy").iterdir())
+    assert toy["pooling"] == "autopool per channel"
+    assert toy["license"] == "CC0-1.0"
+    assert toy["about"] == "toy is for tests. Not trained."
+    assert toy["path"] == str(models / "toy")
     assert described["base"]["embedding_size"] == 512
 
 
@@ -39,7 +39,7 @@ def test_one_broken_bundle_does_not_hide_the_others(
     (tmp_path / "mine" / "other" / "config.json").write_text("{")
     monkeypatch.setenv("POOLEMBED_MODELS", str(tmp_path / "mine"))
     done = cli("models", "--json")
-    assert {model["name"] for model in done.json} >= {"base", "tiny"}
+    assert {model["name"] for model in done.json} >= {"base", "toy"}
     assert "other" in done.err
 
 

@@ -154,7 +154,7 @@ def test_a_truncated_file_says_so(cli: Cli, tmp_path: Path, one: Path) -> None:
     assert "truncated" in done.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["-m", "tiny"]])
+@pytest.mark.parametrize("arguments", [[], ["-m", "toy"]])
 def test_a_model_without_labels_says_what_to_do(cli: Cli, songs: Path, arguments: list[str]) -> None:
     if not arguments and load_bundle("base").heads:
         pytest.skip("base was trained on labels")

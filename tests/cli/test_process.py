@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 MANY = 400
-"""Songs that take the tiny model a second or two."""
+"""Songs that take the toy model a second or two."""
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,15 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory, models: Pa
     """The vectors of a run that nothing happened to."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     environment = {**os.environ, "POOLEMBED_MODELS": str(models)}
-    subprocess.run(command("embed", many, "-o", out, "-m", "tiny", "-q"), check=True, timeout=100, env=environment)
+    subprocess.run(command("embed", many, "-o", out, "-m", "toy", "-q"), check=True, timeout=100, env=environment)
     return files(out)
 
 
 @contextmanager
 def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A run in the background, with the tiny model, in a process group of its own."""
+    """A run in the background, with the toy model, in a process group of its own."""
     process = subprocess.Popen(
-        command("embed", "-m", "tiny", *arguments),
+        command("embed", "-m", "toy", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -189,7 +189,7 @@ class TestTogether:
         with running(many, "-o", "out") as process:
             wait_until(process, lambda: songs_done(Path("out")) >= 1)
             process.send_signal(signal.SIGSTOP)
-            second = script("embed", many, "-o", "out", "-m", "tiny")
+            second = script("embed", many, "-o", "out", "-m", "toy")
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGINT)
             assert finish(process).code == 130
@@ -215,7 +215,7 @@ class TestPipes:
         reading, writing = os.pipe()
         os.close(reading)
         done = subprocess.run(
-            command("embed", songs, "-m", "tiny", "--json"),
+            command("embed", songs, "-m", "toy", "--json"),
             check=False,
             stdout=writing,
             stderr=subprocess.PIPE,
@@ -228,7 +228,7 @@ class TestPipes:
     def test_find_print0(self, songs: Path) -> None:
         find = subprocess.run(["find", ".", "-name", "*.wav", "-print0"], cwd=songs, capture_output=True, check=True)
         done = subprocess.run(
-            command("embed", "-", "-0", "-o", "-", "-m", "tiny", "-q"),
+            command("embed", "-", "-0", "-o", "-", "-m", "toy", "-q"),
             check=False,
             input=find.stdout,
             cwd=songs,
@@ -241,7 +241,7 @@ class TestPipes:
         assert {line["path"] for line in result.lines} == found
 
     def test_nothing_but_data_on_stdout(self, script: Cli, songs: Path) -> None:
-        done = script("embed", songs, "-m", "tiny", "-o", "-")
+        done = script("embed", songs, "-m", "toy", "-o", "-")
         assert done.code == 3
         assert [Path(line["path"]).relative_to(songs).as_posix() for line in done.lines] == GOOD
         assert "broken.mp3" in done.err
@@ -252,7 +252,7 @@ class TestPipes:
         for name in names:
             shutil.copy(songs / "a.wav", os.fsdecode(name))
         shutil.copy(songs / "broken.mp3", os.fsdecode(b"broken\xff.mp3"))
-        done = script("embed", *names, b"broken\xff.mp3", "-m", "tiny", "-o", b"out\xff", "--json", LC_ALL=locale)
+        done = script("embed", *names, b"broken\xff.mp3", "-m", "toy", "-o", b"out\xff", "--json", LC_ALL=locale)
         assert done.code == 3
         assert done.json["embedded"] == len(names)
         assert {os.fsencode(path.name) for path in Path(os.fsdecode(b"out\xff")).iterdir()} >= {
@@ -261,9 +261,9 @@ class TestPipes:
 
     def test_output_that_cannot_be_encoded(self, script: Cli, songs: Path) -> None:
         shutil.copy(songs / "broken.mp3", "ünï.mp3")
-        done = script("embed", "ünï.mp3", "-m", "tiny", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+        done = script("embed", "ünï.mp3", "-m", "toy", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
         assert done.code in (1, 3)
 
     def test_stdin_is_closed(self, script: Cli) -> None:
-        done = script("embed", "-", "-m", "tiny")
+        done = script("embed", "-", "-m", "toy")
         assert done.code == 1

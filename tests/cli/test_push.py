@@ -46,7 +46,7 @@ def test_what_embed_writes(cli: Cli, songs: Path, format: str) -> None:
     }
     model = open_table("music.lance").model
     assert model is not None
-    assert (model.name, model.embedding_size) == ("tiny", 8)
+    assert (model.name, model.embedding_size) == ("toy", 8)
     for query in (songs / "a.wav", "sub/a.wav"):
         in_table = cli("search", query, "--in", "music.lance", "--format", "jsonl")
         assert in_table.code == 0
@@ -90,11 +90,11 @@ def test_another_model(cli: Cli, songs: Path) -> None:
     cli("embed", songs, "-o", "others", "--model", "other")
     done = cli("push", "others", "--to", "music.lance")
     assert done.code == 1
-    assert "the table music.lance holds vectors of the model tiny (" in done.err
+    assert "the table music.lance holds vectors of the model toy (" in done.err
     assert "others has those of the model other (" in done.err
     query = cli("search", "others/a.wav.npy", "--in", "music.lance")
     assert query.code == 1
-    assert "tiny" in query.err
+    assert "toy" in query.err
     assert "other" in query.err
 
 

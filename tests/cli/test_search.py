@@ -240,25 +240,25 @@ class TestAudio:
             result = cli("search", *arguments, "--in", "out")
             assert (result.code, result.out) == (1, b"")
             assert f"of the model other ({theirs})" in result.err
-            assert f"out of tiny ({ours})" in result.err
-        assert cli("search", songs / "b.flac", "--in", "out", "--model", "tiny").code == 0
+            assert f"out of toy ({ours})" in result.err
+        assert cli("search", songs / "b.flac", "--in", "out", "--model", "toy").code == 0
 
     def test_a_model_that_is_not_at_hand(self, cli: Cli, songs: Path, models: Path) -> None:
         cli("embed", songs / "a.wav", "-o", "out", "-q")
         path = Path("out/manifest.jsonl")
-        path.write_text(path.read_text().replace('"tiny"', '"gone"'))
+        path.write_text(path.read_text().replace('"toy"', '"gone"'))
         result = cli("search", songs / "b.flac", "--in", "out")
         assert result.code == 1
         assert "out is of the model gone" in result.err
         assert "--model gives its path" in result.err
-        assert cli("search", songs / "b.flac", "--in", "out", "--model", models / "tiny").code == 0
+        assert cli("search", songs / "b.flac", "--in", "out", "--model", models / "toy").code == 0
 
     def test_vectors_of_no_known_model(self, cli: Cli, songs: Path) -> None:
         cli("embed", songs, "-o", "out", "-q", "--format", "matrix")
         shutil.move("out/embeddings.npy", "x.npy")
         result = cli("search", songs / "b.flac", "--in", "x.npy")
         assert (result.code, "--model names it" in result.err) == (2, True)
-        result = cli("search", songs / "b.flac", "--in", "x.npy", "--model", "tiny", "-k1")
+        result = cli("search", songs / "b.flac", "--in", "x.npy", "--model", "toy", "-k1")
         assert result.out == b"1  1.0000  1\n"
 
     def test_a_playlist_that_plays_from_anywhere(self, cli: Cli, songs: Path) -> None:
@@ -275,7 +275,7 @@ class TestAudio:
     def test_a_pipe(self, script: Cli, songs: Path, cli: Cli) -> None:
         cli("embed", songs, "-o", "out", "-q")
         embedding = subprocess.run(
-            command("embed", songs / "sub", "-o", "-", "-q", "--model", "tiny"), check=False, capture_output=True
+            command("embed", songs / "sub", "-o", "-", "-q", "--model", "toy"), check=False, capture_output=True
         )
         result = script("search", "-", "--in", "out/", "-k", "3", "--format", "jsonl", stdin=embedding.stdout)
         assert result.code == 0

@@ -246,7 +246,7 @@ class TestResume:
     def test_saying_the_same_again_is_fine(
         self, options: str, kept: TrainConfig, resolved: Callable[..., TrainConfig]
     ) -> None:
-        Path("part.toml").write_text("epochs = 5\n[augment]\ngain_db = 6\n")
+        Path("part.toml").write_text("epochs = 5\n[augment]\ngain_db = 0\n")
         assert resolved("--resume", "out", *options.split()) == kept
 
     @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def clips(environment: None) -> Path:
     return write_clips(Path("clips"))
 
 
-TINY = ["--init", "tiny", "--precision", "fp32", "--batch-size", "5", "--valid", "0.34"]
+TINY = ["--init", "toy", "--precision", "fp32", "--batch-size", "5", "--valid", "0.34"]
 
 
 class TestRuns:
