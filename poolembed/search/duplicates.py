@@ -25,11 +25,12 @@ from poolembed.search.selfjoin import has_match, nearest_leader
 THRESHOLD = 0.9
 """Cosine from which on two songs of the model `MEASURED_ON` are one recording: ``tests/benchmarks/duplicates.py``.
 
-Provisional: among 75 songs no pair of like length reaches 0.85 with `base`, and eight re-encodings had 0.84 to 1.0; the
-benchmark is still to run.
+There, of all pairs among 878 tracks and 780 re-encodings of 200 of them, 99.4 % of those found are right and 85.5 % are
+found (89.5 % of pairs of a copy and its track; of those resampled to 22.05 kHz 27 %). Its rule asks for 0.9935, which
+halves recall, for the sake of three pairs of tracks: two silent ones, and two that are near to each other in a game.
 """
 
-MEASURED_ON = ""
+MEASURED_ON = "38627ae550782009816093d4a5a9b0521ab9a474150ec240a4d5116c7cd5ca40"
 """Fingerprint of the model that `THRESHOLD` was chosen for. Other models' cosines are spread otherwise."""
 
 TOLERANCE = 2.0
