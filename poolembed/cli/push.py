@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poolembed.cli.progress import showing_progress
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
 
@@ -36,9 +34,6 @@ Searches compare all vectors unless there is an index; songs pushed after it was
 The table is in the open format Lance, and needs no server. Credentials for s3://, gs:// and az:// come from the
 environment (AWS_ACCESS_KEY_ID and so on). Needs: pip install 'poolembed[lance]'
 """
-
-LINE_EVERY = 5.0
-"""Seconds between two plain lines."""
 
 
 def push(
@@ -68,7 +63,7 @@ def push(
             f"{to} is not called as a table is", hint=f"its name ends in .lance: --to {to or 'music'}.lance"
         )
     opened = open_collection(collection, paths)
-    with stop_on_signal("finishing the rows in hand") as stop, _progress() as on_progress:
+    with stop_on_signal("finishing the rows in hand") as stop, showing_progress() as on_progress:
         done = push_to(opened, to, index=index, on_progress=on_progress, stop=stop)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(done), "table": to, "collection": collection}))
@@ -92,36 +87,3 @@ def _say(done: Pushed, to: str) -> None:
     if done.recall_at_10 is not None:
         typer.echo(f"{'index':<12}{done.recall_at_10:>9.3f} recall@10 against exact search", err=True)
     typer.echo(f"{'table':<12}{printable(to)}", err=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on a terminal, a plain line every few seconds elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        last = time.perf_counter()
-
-        def line(what: str, share: float) -> None:
-            nonlocal last
-            if time.perf_counter() - last >= LINE_EVERY:
-                last = time.perf_counter()
-                typer.echo(f"{what}: {share:.0%}", err=True)
-
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        before = ""
-
-        def bar(what: str, share: float) -> None:
-            nonlocal before
-            if what != before:
-                before = what
-                progress.reset(task, description=what, total=1.0)
-            progress.update(task, completed=share)
-
-        yield bar

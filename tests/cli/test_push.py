@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from poolembed.cli import progress
 from poolembed.search import push as library
 from poolembed.search.lance import open_table
 from tests.cli.conftest import GOOD, Cli
@@ -132,7 +132,7 @@ def test_interrupted(cli: Cli, songs: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_long_work_says_how_far_it_is(cli: Cli, songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("embed", songs)
-    monkeypatch.setattr(importlib.import_module("poolembed.cli.push"), "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     monkeypatch.setattr(library, "ADDED", 3)
     done = cli("push", "--to", "music.lance")
     assert "reading: 0%\nwriting: 0%\nwriting: 50%\n" in done.err
