@@ -22,7 +22,7 @@ COLUMNS = (
     "copy_of",  # the key of the clip that it is a worn copy of
     "draw",  # 0 to 99, at random: a share of the corpus is what lies below it
 )
-TABLES = ("music", "copies", "sounds", "notes", "pieces")
+TABLES = ("music", "copies", "sounds", "notes", "pieces", "mixes")
 """The tables that there can be, without ``.csv``."""
 
 

@@ -50,7 +50,7 @@ RECIPE = Path(ablations.__file__).parents[1]
 CONFIGS = ("base.toml", "tiny.toml")
 KINDS = {
     *("music", "modules", "copies", "speech", "drums", "oneshots", "effects"),
-    *("notes", "chords", "drum notes", "phrases", "pieces"),
+    *("notes", "chords", "drum notes", "phrases", "pieces", "mixes"),
 }
 BROAD = {"loss-distillation", "loss-all-but-distillation"}
 
@@ -346,6 +346,13 @@ def test_a_run_is_called_by_all_that_it_depends_on(corpus: Path, tmp_path: Path)
         rows = list(tables.read_table(Path(job.config.data)))
         assert all(Path(row["path"]).is_absolute() and Path(row["path"]).exists() for row in rows)
         assert Counter(row["split"] for row in rows) == {"train": 36, "valid": 18}
+
+
+def test_the_table_to_draw_from(corpus: Path, tmp_path: Path) -> None:
+    for more, name in (((), "train.csv"), (("--name", "more"), "more.csv")):
+        options = ablations._options(arguments(corpus, tmp_path, *more))
+        assert ablations.full_run(options).data == str(corpus / name)
+        assert " ".join(more) in ablations._command(options)
 
 
 def test_smoke(

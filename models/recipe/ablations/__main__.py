@@ -103,7 +103,8 @@ def full_run(options: argparse.Namespace) -> TrainConfig:
         ValueError: it does not start from scratch.
     """
     settings = read_settings(options.config)
-    place = {"data": str(options.corpus / settings.get("data", "train.csv")), "output": "", "cache": str(options.cache)}
+    table = f"{options.name}.csv" if options.name else settings.get("data", "train.csv")
+    place = {"data": str(options.corpus / table), "output": "", "cache": str(options.cache)}
     config = as_config({**settings, **place}, str)
     if options.smoke:
         config = structs.replace(config, epochs=1, batch_size=8)
@@ -158,7 +159,8 @@ def _command(options: argparse.Namespace) -> str:
     """The command without places of this machine."""
     file = options.config.resolve()
     config = f"models/recipe/{file.name}" if file.parent == RECIPE.resolve() else file.name
-    given = f"--config {config} --steps {options.steps} --seeds {options.seeds} --jobs {options.jobs}"
+    table = f"--name {options.name} " if options.name else ""
+    given = f"--config {config} {table}--steps {options.steps} --seeds {options.seeds} --jobs {options.jobs}"
     return f"python -m models.recipe.ablations CORPUS WORK DEV... {given}"
 
 
@@ -172,6 +174,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("work", type=Path, help="folder for the runs")
     parser.add_argument("dev", nargs="+", help="tables of labelled clips with a column fold")
     parser.add_argument("--config", type=Path, default=RECIPE / "tiny.toml", help="of the full run")
+    parser.add_argument("--name", help="of the table to draw from, without .csv; otherwise that of the configuration")
     parser.add_argument("--cache", type=Path, help="log-mels, where there are some already; otherwise WORK/cache")
     parser.add_argument("--steps", type=int, default=400, help="of every run")
     parser.add_argument("--seeds", type=int, default=1, help="runs of every variant")

@@ -56,7 +56,7 @@ _LOSSES = {
     "all-but-distillation": ("classification", "supcon", "contrastive"),
 }
 _CLIPS = {
-    **{name: (name,) for name in ("music", "modules", "copies", "effects", "speech")},
+    **{name: (name,) for name in ("music", "modules", "copies", "effects", "speech", "mixes")},
     "notes+chords": ("notes", "chords"),
     "drums+oneshots": ("drums", "drum notes", "oneshots"),
     "phrases+pieces": ("phrases", "pieces"),
