@@ -91,7 +91,7 @@ class SongModel(nn.Module):
         mel = self._normalise(mel, moments[..., :bands])
         if self.config.mel_statistics:
             torch.square(mel, out=moments[..., bands:])  # before the encoder keeps its part for backward
-        frames, levels = self.encoder(mel.to(self.dtype))
+        frames, levels = self.encoder(mel)
         parts = [frames]
         if self.config.mid_levels:
             parts += [band_mean(level) for level in levels]
@@ -176,10 +176,12 @@ class SongModel(nn.Module):
         return sum(size for part in self._state_sizes for size in part)
 
     def for_inference(self, device: torch.device, dtype: torch.dtype) -> SongModel:
-        """A copy that embeds: batch norms folded, the encoder in `dtype` and channels-last, all else in float32."""
+        """A copy that embeds: batch norms folded, the encoder in `dtype` and channels-last, all else in float32.
+
+        See `Encoder.for_inference_` for what of the encoder stays in float32 too.
+        """
         model = copy.deepcopy(self).eval().requires_grad_(False)
-        model.encoder.fold_norms_()
-        model.encoder.to(dtype)
+        model.encoder.for_inference_(dtype)
         model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.device, model.dtype = device, dtype
         return model.to(device)
