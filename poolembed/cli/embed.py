@@ -79,7 +79,7 @@ def embed(
         Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
     ] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device")
+        int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device and model")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads.", show_default="one per core")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from poolembed.errors import PoolembedError, UsageError
+from poolembed.nn.config import ModelConfig
 from poolembed.nn.model import SongModel
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -20,9 +21,12 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-BATCH_SIZES = {"cpu": 8, "cuda": 64, "mps": 32}
-"""Windows per batch. On the CPU 8 was the fastest of 1 to 64 (``tests/benchmarks/throughput.py --sweep``): more no
-longer fit the cache. Those of CUDA and MPS are unmeasured."""
+BATCH_SIZES = {"cuda": 64, "mps": 32}
+"""Windows per batch by device, unmeasured; that of the CPU depends on the network (`default_batch_size`)."""
+CPU_ACTIVATIONS = 8 * 32 * 128 * 64
+"""Numbers that the first stage of a batch's windows fills on the CPU: those of 8 windows of ``base``, the fastest of 1
+to 64 (``tests/benchmarks/throughput.py --sweep``). More no longer fit the cache; with fewer, calling a layer costs more
+than what it does."""
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -39,6 +43,15 @@ def choose_device(name: DeviceName) -> torch.device:
     if not available[name]:
         raise UsageError(f"torch finds no {name} device on this machine", hint="use --device auto or cpu")
     return torch.device(name)
+
+
+def default_batch_size(device: torch.device, config: ModelConfig) -> int:
+    """Windows per batch unless asked otherwise: on the CPU the more, the smaller the network's first stage is."""
+    if device.type != "cpu":
+        return BATCH_SIZES[device.type]
+    encoder = config.encoder
+    frames, bands = encoder.window_frames // encoder.time_strides[0], config.frontend.n_mels // 2
+    return min(max(CPU_ACTIVATIONS // (encoder.widths[0] * frames * max(bands, 1)), 1), 64)
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from poolembed.audio.source import Source
 from poolembed.bundle import Bundle, BundleConfig, load_bundle
 from poolembed.embed.device import (
-    BATCH_SIZES,
     DTYPES,
     DeviceName,
     PrecisionName,
     choose_device,
     choose_precision,
+    default_batch_size,
     usable_cores,
 )
 from poolembed.embed.engine import Engine, check_seconds, time_resolution
@@ -49,7 +49,7 @@ def load(
             trained for (``config.nested``); None for all.
         device: where the network runs: auto, cpu, cuda or mps.
         precision: what the encoder computes in: auto, fp32, bf16 or fp16.
-        batch_size: windows per batch; None for the device's default.
+        batch_size: windows per batch; None for what suits the device and the model.
         workers: threads; None for one per core.
         on_halved: told the new batch size if the device runs out of memory.
 
@@ -88,7 +88,7 @@ def build_engine(
     return Engine(
         model.requires_grad_(False),
         model.for_inference(where, choose_precision(precision, where)),
-        batch_size=BATCH_SIZES[where.type] if batch_size is None else batch_size,
+        batch_size=default_batch_size(where, model.config) if batch_size is None else batch_size,
         workers=usable_cores() if workers is None else workers,
         on_halved=on_halved,
     )

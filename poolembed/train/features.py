@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poolembed.embed.device import BATCH_SIZES
+from poolembed.embed.device import default_batch_size
 from poolembed.embed.outputs.files import open_bytes, write_at
 from poolembed.errors import OutputError
 from poolembed.nn.model import Features, SongModel
@@ -237,7 +237,7 @@ class FeatureCache:
         numbers, starts = window_starts(np.arange(len(self._lengths)), self._lengths, self._window)
         ends = self._first_frame[numbers] + -(-(starts + self._window) // self._reduction)
         ends = np.minimum(ends, self._first_frame[numbers + 1])  # rows of frames.f16 up to and with each window
-        step = BATCH_SIZES[self._device.type]
+        step = default_batch_size(self._device, self._network.config)
         with ExitStack() as close:
             frames, others = (open_bytes(work / name, os.O_RDWR | os.O_CREAT) for name in (FRAMES, OTHERS))
             for file in (frames, others):

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 import poolembed
 from poolembed.bundle import load_bundle
-from poolembed.embed.device import BATCH_SIZES, DeviceName, PrecisionName, choose_precision, exact_and_single_threaded
+from poolembed.embed.device import (
+    DeviceName,
+    PrecisionName,
+    choose_precision,
+    default_batch_size,
+    exact_and_single_threaded,
+)
 from poolembed.embed.outputs import Job, ModelIdentity, open_output
 from poolembed.embed.run import embed_songs, find_songs
 from poolembed.embed.song import Embedded, Outcome
@@ -63,10 +69,10 @@ class Bench:
         self, directory: str, minutes: float | None, plain_minutes: float | None, model: str, precision: PrecisionName
     ) -> None:
         self.device: DeviceName = "cuda" if torch.cuda.is_available() else "cpu"
-        self.batch_size = BATCH_SIZES[self.device]
         self._name, self._where = model, torch.device(self.device)
         dtype = choose_precision(precision, self._where)
         head = load_bundle(model).network.requires_grad_(False)
+        self.batch_size = default_batch_size(self._where, head.config)
         network = head.for_inference(self._where, dtype)
         say("decoding all songs once")
         self.songs = stages.find_songs(directory, minutes)

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 import torch
 
+from poolembed.bundle import load_bundle
 from poolembed.embed import device as device_module
 from poolembed.embed.device import (
-    BATCH_SIZES,
     DTYPES,
     Batch,
     DeviceName,
@@ -18,10 +18,12 @@ from poolembed.embed.device import (
     Runner,
     choose_device,
     choose_precision,
+    default_batch_size,
     exact_and_single_threaded,
     usable_cores,
 )
 from poolembed.errors import UsageError
+from poolembed.nn.config import EncoderConfig, ModelConfig
 from tests.conftest import noise, tiny_network
 
 CPU = torch.device("cpu")
@@ -64,9 +66,17 @@ class TestDevice:
             choose_device(name)
         assert "auto, cpu, cuda or mps" in (caught.value.hint or "")
 
-    def test_every_device_has_a_batch_size(self) -> None:
-        assert BATCH_SIZES.keys() == {"cpu", "cuda", "mps"}
-        assert min(BATCH_SIZES.values()) >= 1
+    @pytest.mark.parametrize(("model", "cpu"), [("base", 8), ("tiny", 32)])
+    def test_every_device_has_a_batch_size(self, model: str, cpu: int) -> None:
+        config = load_bundle(model).config.model
+        assert default_batch_size(CPU, config) == cpu
+        assert default_batch_size(CUDA, config) >= 1
+        assert default_batch_size(MPS, config) >= 1
+
+    @pytest.mark.parametrize("width", [1, 7, 100, 10_000])
+    def test_a_network_of_any_size_has_a_batch_size(self, width: int) -> None:
+        encoder = EncoderConfig(widths=(width, 8, 8, 8))
+        assert 1 <= default_batch_size(CPU, ModelConfig(encoder=encoder)) <= 64
 
     def test_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert 1 <= usable_cores() <= (os.cpu_count() or 1)
@@ -199,4 +209,4 @@ class TestRunner:
 
 def test_names_are_those_that_the_command_line_offers() -> None:
     assert set(DTYPES) | {"auto"} == set(device_module.PrecisionName.__args__)  # type: ignore[attr-defined]
-    assert set(BATCH_SIZES) | {"auto"} == set(device_module.DeviceName.__args__)  # type: ignore[attr-defined]
+    assert {"cpu", *device_module.BATCH_SIZES, "auto"} == set(device_module.DeviceName.__args__)  # type: ignore[attr-defined]

@@ -38,6 +38,12 @@ NETWORK = tiny_network()
 NUMBERS = (0, 1, 3, 4, 5, 6, 7, 8)
 
 
+@pytest.fixture(autouse=True)
+def batches_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that there are several."""
+    monkeypatch.setattr(features_module, "default_batch_size", lambda device, config: 8)
+
+
 @pytest.fixture(scope="module")
 def mels(tmp_path_factory: pytest.TempPathFactory) -> tuple[MelCache, list[int | None]]:
     root = tmp_path_factory.mktemp("clips")
