@@ -37,7 +37,7 @@ from tests.benchmarks.duplicate_pairs import Files, by_kind, by_threshold, pairs
 from tests.benchmarks.reencoded import KINDS, make_copies
 from tests.benchmarks.waveforms import SAME, same_recordings
 
-THRESHOLDS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 0.9995)
+THRESHOLDS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 0.9995)
 GRID = np.round(np.arange(0.5, 0.99995, 0.0005), 4)
 
 PRECISION = 0.99
