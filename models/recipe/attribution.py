@@ -75,9 +75,10 @@ def table_of(
     packages = list(packages)
     scored = {package.name for package in packages if package.midi}
     used: dict[str, Use] = defaultdict(Use)
-    whole = Use()
+    whole, mixed = Use(), 0
     for row in rows:
         whole.add(row, row["kind"])
+        mixed += row["kind"] == "mixes"
         used[row["package"]].add(row, row["kind"])
         source = MUSIC21.name if row["track"].startswith(_SCORES) else row["track"].partition("/")[0]
         if row["kind"] == "pieces" and source in scored | {MUSIC21.name}:
@@ -92,7 +93,8 @@ def table_of(
             cells = (name, package.licence, package.by, kinds, f"{use.clips:,}", _hours(use))
             yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
-    yield f"In all {whole.clips:,} clips, {_hours(whole)} hours. Clips of scores stand with their soundfont too."
+    mixes = f", {mixed:,} clips of it mixes of the others" if mixed else ""
+    yield f"In all {whole.clips:,} clips, {_hours(whole)} hours{mixes}. Clips of scores stand with their soundfont too."
 
 
 def list_of(tracks: Iterable[Mapping[str, str]], used: set[str]) -> Iterator[str]:

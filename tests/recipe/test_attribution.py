@@ -63,6 +63,13 @@ def test_what_is_used_of_each() -> None:
     assert lines[-1].startswith("In all 7 clips, 1.09 hours.")
 
 
+def test_mixes_are_told() -> None:
+    mixed = {**dict.fromkeys(written()[0], ""), "path": "mixes/a.flac", "start": "0", "end": "36", "kind": "mixes"}
+    assert "\nIn all 8 clips, 1.10 hours, 1 clips of it mixes of the others." in "\n".join(
+        attribution.table_of(PACKAGES, [*written(), mixed], {})
+    )
+
+
 def test_artists() -> None:
     tracks = [
         {"path": "game/a.ogg", "package": "game", "artist": "Ann"},
