@@ -2,7 +2,8 @@
 
 TABLE is that of the training clips, which the axes are of (see ``models.recipe.ship``); each DEV a table of labelled
 clips with a column ``fold``. Prints linear probe / 5 nearest neighbours, in percent, for the vectors as trained, then
-centred and turned with several powers G, and of the first numbers of each the neighbours.
+centred, then levelled with several amounts of the spread within instruments, and of the first numbers of each the
+neighbours.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recipe.ship import draw, principal_axes, projections
+from models.recipe.ship import Spreads, measure, projections
 from poolembed.bundle import load_bundle
 from poolembed.evaluate.probes import linear_probe, nearest_neighbours
 from poolembed.evaluate.task import Task, label_columns, make_task
 from poolembed.labels import read_labels
 
 SIZES = (64, 128, 256, 512)
-LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+WITHIN = (0.0, 0.1, 0.2, 0.35, 0.5)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,10 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("table")
     parser.add_argument("dev", nargs="+")
-    parser.add_argument("--clips", type=int, default=4000, help="that the axes are of")
+    parser.add_argument("--clips", type=int, default=4000, help="that the axes are of, and as many notes")
     options = parser.parse_args(arguments)
     network = load_bundle(options.run).network
-    train = projections(network, draw(options.table, options.clips))
+    spreads = measure(network, options.table, options.clips)
     tasks: list[tuple[str, NDArray[np.float64], Task]] = []
     for dev in options.dev:
         labelled = read_labels(dev, columns=label_columns("label", "fold"))
@@ -41,18 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
         task = make_task(labelled.clips, None, column="label", multi_label=multi, folds="fold", seed=0)
         tasks.append((Path(dev).parent.name, projections(network, labelled.clips), task))
     print(f"{'':24}", *(f"{name:>20}" for name, _, _ in tasks))
-    for name, mean, axes in _changes(train):
+    for name, mean, axes in _changes(spreads):
         for size in SIZES:
             shown = [_scores(((vectors - mean) @ axes)[:, :size], task) for _, vectors, task in tasks]
             print(f"{name:18} {size:5}", *(f"{linear:>13} / {knn}" for linear, knn in shown), flush=True)
     return 0
 
 
-def _changes(train: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
-    yield "as trained", np.zeros(train.shape[1]), np.eye(train.shape[1])
-    yield "centred", train.mean(0), np.eye(train.shape[1])
-    for level in LEVELS:
-        yield f"turned, G = {level}", *principal_axes(train, level)
+def _changes(spreads: Spreads) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
+    size = len(spreads.mean)
+    yield "as trained", np.zeros(size), np.eye(size)
+    yield "centred", spreads.mean, np.eye(size)
+    for within in WITHIN:
+        yield f"within = {within}", spreads.mean, spreads.axes(within)
 
 
 def _scores(vectors: NDArray[np.float64], task: Task) -> tuple[str, str]:

@@ -1,10 +1,12 @@
-"""From a training run to a bundle that ships: ``python -m models.recipe.ship RUN CORPUS/corpus.csv OUT --name base``.
+"""From a training run to a bundle that ships: ``python -m models.recipe.ship RUN CORPUS/more.csv OUT --name base``.
 
-The projection before the unit vector is linear, so a linear map can be folded into it for nothing. Here it is the
-principal axes of the vectors of a few thousand training clips, largest first, about their mean: centred, because what
-all songs share tells none of them apart; in that order, so that the first numbers of an embedding tell the most. With
-``--level G`` the axes are divided by their deviation to the power G: 0 leaves them as they are, 1 whitens. Which G is
-chosen by the sets that models are selected on; the cards say so.
+The projection before the unit vector is linear, so a linear map can be folded into it for nothing. Here it centres the
+vectors of a few thousand training clips, because what all songs share tells none of them apart, and levels their
+spread, so that the few directions in which clips differ most do not decide alone what is near to what. What is levelled
+is an average of two covariances: that of all clips, and that of an instrument's notes about their mean. The first alone
+would whiten; but then the pitch of a note counts for more than what plays it, and the second takes of that. Axes come
+in the order of that spread, largest first, so that the first numbers of an embedding tell the most. How much of the
+second (``--within``) the sets choose that models are selected on; the cards say so.
 
 Weight matrices and kernels are stored in float16, and computed with as stored. The classifiers of the run stay behind.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from poolembed.labels import Clip, read_labels
 from poolembed.nn.model import SongModel
 
 SEED = 0
+WITHIN = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,19 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("table", help="of the training clips")
     parser.add_argument("out", type=Path, help="the bundle's directory; it must not be there")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--level", type=float, default=0.0, metavar="G", help="0 keeps the axes' lengths, 1 whitens")
-    parser.add_argument("--clips", type=int, default=4000, help="that the axes are of")
+    parser.add_argument("--within", type=float, default=WITHIN, metavar="A", help="how much of the instruments' spread")
+    parser.add_argument("--clips", type=int, default=4000, help="that the axes are of, and as many notes")
     parser.add_argument("--card", type=Path, help="text of the bundle's README.md")
     options = parser.parse_args(arguments)
     bundle = load_bundle(options.run)
-    vectors = projections(bundle.network, draw(options.table, options.clips))
-    turn(bundle.network, vectors, options.level)
+    spreads = measure(bundle.network, options.table, options.clips)
+    turn(bundle.network, spreads.mean, spreads.axes(options.within))
     halve(bundle.network)
     card = options.card.read_text(encoding="utf-8") if options.card else bundle.card
     save_bundle(
         options.out, bundle.network, name=options.name, license="MIT", card=card, half=True, nested=bundle.config.nested
     )
-    print(f"{options.out}: axes of {len(vectors)} clips")
+    print(f"{options.out}: axes of {spreads.clips} clips and {spreads.notes} notes")
     return 0
 
 
@@ -80,17 +84,73 @@ def projections(network: SongModel, clips: Sequence[Clip]) -> NDArray[np.float64
     return vectors[[int((unit @ embedding).argmax()) for embedding in embedded.matrix]]
 
 
-def principal_axes(vectors: NDArray[np.float64], level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean ``(D,)`` of vectors, and as columns ``(D, D)`` their axes, largest first, over deviations to a power."""
-    variances, axes = np.linalg.eigh(np.cov(vectors, rowvar=False))
-    order = np.argsort(variances)[::-1]
-    deviations = np.sqrt(np.maximum(variances[order], variances.max() * 1e-8))
-    return vectors.mean(0), axes[:, order] / deviations**level
+@dataclass(frozen=True)
+class Spreads:
+    """How a model's vectors lie.
+
+    Attributes:
+        mean: ``(D,)`` of clips of all kinds.
+        total: ``(D, D)`` their covariance.
+        within: that of notes about the mean of their instrument.
+        clips: number of clips.
+        notes: number of notes.
+    """
+
+    mean: NDArray[np.float64]
+    total: NDArray[np.float64]
+    within: NDArray[np.float64]
+    clips: int
+    notes: int
+
+    def axes(self, within: float) -> NDArray[np.float64]:
+        """A map as columns ``(D, D)`` that levels both spreads' average, its axes in order, largest first.
+
+        Args:
+            within: how much of it is `within`, 0 to 1; each counts by its trace.
+        """
+        parts = (1 - within) * self.total / np.trace(self.total), within * self.within / np.trace(self.within)
+        variances, axes = np.linalg.eigh(np.sum(parts, axis=0))
+        return np.asarray(axes / np.sqrt(np.maximum(variances, variances.max() * 1e-8)))[:, ::-1]
 
 
-def turn(network: SongModel, vectors: NDArray[np.float64], level: float) -> None:
-    """Fold centring and principal axes of the vectors into the projection, in place."""
-    mean, axes = principal_axes(vectors, level)
+def measure(network: SongModel, table: str, count: int) -> Spreads:
+    """The spreads of a model's vectors of so many training clips, and of so many notes."""
+    vectors = projections(network, draw(table, count))
+    notes = draw_notes(table, count)
+    programs = np.unique([clip.labels["program"][0] for clip in notes], return_inverse=True)[1]
+    within = covariance_within(projections(network, notes), programs)
+    return Spreads(vectors.mean(0), np.cov(vectors, rowvar=False), within, len(vectors), len(notes))
+
+
+def draw_notes(table: str, count: int) -> list[Clip]:
+    """Training clips of single notes whose program is known."""
+    clips = read_labels(table, columns=("kind", "program"), need_labels=False).clips
+    notes = [
+        clip
+        for clip in clips
+        if clip.split == "train" and clip.labels["kind"] == ("notes",) and clip.labels.get("program")
+    ]
+    order = np.random.default_rng(SEED).permutation(len(notes))[:count]
+    return [notes[number] for number in order]
+
+
+def covariance_within(vectors: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Covariance ``(D, D)`` of vectors about the means of their groups."""
+    counts = np.bincount(groups)
+    sums = np.zeros((len(counts), vectors.shape[1]))
+    np.add.at(sums, groups, vectors)
+    rest = vectors - (sums / np.maximum(counts, 1)[:, None])[groups]
+    return np.asarray(rest.T @ rest / max(len(vectors) - np.count_nonzero(counts), 1))
+
+
+def turn(network: SongModel, mean: NDArray[np.float64], axes: NDArray[np.float64]) -> None:
+    """Fold centring and a linear map into the projection, in place.
+
+    Args:
+        network: whose projection it is.
+        mean: ``(D,)`` taken away.
+        axes: ``(D, D)``, as columns what each number is made of.
+    """
     change = torch.from_numpy(axes.T.copy())
     weight, bias = network.project.weight, network.project.bias
     with torch.no_grad():

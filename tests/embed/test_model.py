@@ -223,4 +223,4 @@ def test_precisions_agree(name: str, precision: PrecisionName) -> None:
     """Of a single stroke as well, where nothing averages over time what rounding did to the weights."""
     full, half = (poolembed.load(name, device="cpu", precision=each) for each in ("fp32", precision))
     for path in sorted((Path(__file__).parents[1] / "clips").glob("*/*.*")):
-        assert float(full.embed(path) @ half.embed(path)) >= 0.9999, path.name
+        assert float(full.embed(path) @ half.embed(path)) >= 0.9998, path.name

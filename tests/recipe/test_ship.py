@@ -1,4 +1,4 @@
-"""What is folded into a projection that ships: centred, principal axes first, nothing else changed."""
+"""What is folded into a projection that ships: centred and levelled, the largest axes first."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import pdist
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from models.recipe.ship import halve, projections, turn
+from models.recipe.ship import Spreads, covariance_within, draw_notes, halve, projections, turn
+from models.recipe.tables import write_table
 from poolembed.bundle import load_bundle, save_bundle
 from poolembed.labels import Clip
 from tests.conftest import tiny_network
@@ -22,30 +25,68 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return [Clip(str(path), path.name, {}) for path in sorted(root.rglob("*.wav"))]
 
 
-@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_axes_are_centred_uncorrelated_and_the_largest_come_first(clips: list[Clip], level: float) -> None:
+@pytest.fixture(scope="module")
+def groups(clips: list[Clip]) -> NDArray[np.int64]:
+    return np.arange(len(clips)) % 4
+
+
+def spreads_of(vectors: NDArray[np.float64], groups: NDArray[np.int64]) -> Spreads:
+    within = covariance_within(vectors, groups)
+    return Spreads(vectors.mean(0), np.cov(vectors, rowvar=False), within, len(vectors), len(vectors))
+
+
+@pytest.mark.parametrize("within", [0.0, 0.2, 1.0])
+def test_what_is_folded_in_centres_and_levels(clips: list[Clip], groups: NDArray[np.int64], within: float) -> None:
     network = tiny_network()
     before = projections(network, clips)
-    turn(network, before, level)
+    spreads = spreads_of(before, groups)
+    turn(network, spreads.mean, spreads.axes(within))
     after = projections(network, clips)
     assert len(after) == len(clips)
-    scale = after.std(0).max()
-    np.testing.assert_allclose(after.mean(0) / scale, 0, atol=1e-4)
-    spread = np.cov(after, rowvar=False) / scale**2
-    np.testing.assert_allclose(spread - np.diag(np.diag(spread)), 0, atol=1e-3)
-    lengths = np.sqrt(np.diag(spread))
-    assert (np.diff(lengths) <= 1e-3).all()
-    old = np.sqrt(np.linalg.eigvalsh(np.cov(before, rowvar=False))[::-1])
-    np.testing.assert_allclose(lengths / lengths[0], (old / old[0]) ** (1 - level), rtol=0.02, atol=1e-3)
+    np.testing.assert_allclose(after.mean(0) / after.std(), 0, atol=1e-3)
+    new = spreads_of(after, groups)
+    levelled = (1 - within) * new.total / np.trace(spreads.total) + within * new.within / np.trace(spreads.within)
+    np.testing.assert_allclose(levelled / levelled[0, 0], np.eye(len(levelled)), atol=2e-2)
 
 
-def test_without_levelling_only_the_origin_moves(clips: list[Clip]) -> None:
-    network = tiny_network()
-    before = projections(network, clips)
-    turn(network, before, 0)
-    after = projections(network, clips)
-    old, new = pdist(before), pdist(after)
-    np.testing.assert_allclose(new / new.max(), old / old.max(), rtol=1e-3, atol=1e-5)
+def test_the_largest_axis_comes_first(clips: list[Clip], groups: NDArray[np.int64]) -> None:
+    spreads = spreads_of(projections(tiny_network(), clips), groups)
+    lengths = np.linalg.norm(spreads.axes(0.0), axis=0)
+    assert (np.diff(lengths) >= 0).all()  # of the map, so one over what it levels
+    largest = np.linalg.svd(spreads.total)[0][:, 0]
+    assert abs(largest @ spreads.axes(0.0)[:, 0]) / lengths[0] == pytest.approx(1, abs=1e-6)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    seed=st.integers(0, 2**32),
+)
+def test_covariance_within_groups(sizes: list[int], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    vectors = random.normal(size=(len(groups), 3))
+    parts = [(vectors[groups == group] - vectors[groups == group].mean(0)) for group in range(len(sizes))]
+    expected = sum(part.T @ part for part in parts) / max(len(groups) - len(sizes), 1)
+    np.testing.assert_allclose(covariance_within(vectors, groups), expected, atol=1e-12)
+    # It does not know where a group is.
+    moved = vectors + random.normal(size=(len(sizes), 3))[groups]
+    np.testing.assert_allclose(covariance_within(moved, groups), expected, atol=1e-9)
+
+
+def test_notes_are_drawn_with_their_instrument(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"path": f"{number}.wav", "start": 0.0, "end": 1.0, "split": split, "kind": kind, "program": program}
+        for number, (split, kind, program) in enumerate(
+            [("train", "notes", "piano"), ("train", "notes", ""), ("valid", "notes", "piano"),
+             ("train", "chords", "piano"), ("train", "notes", "flute"), ("train", "music", "")]
+        )
+    ]  # fmt: skip
+    for row in rows:
+        (tmp_path / str(row["path"])).touch()
+    write_table(tmp_path / "table.csv", rows)
+    drawn = draw_notes(str(tmp_path / "table.csv"), 10)
+    assert {clip.key.partition("#")[0] for clip in drawn} == {"0.wav", "4.wav"}
+    assert len(draw_notes(str(tmp_path / "table.csv"), 1)) == 1
 
 
 def test_a_halved_bundle_computes_what_the_network_in_memory_computes(tmp_path: Path) -> None:
