@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("corpus", type=Path, help="with the tables of the steps before")
     parser.add_argument("--files", type=int, default=300, help=f"of {PER_FILE} mixes each")
     parser.add_argument("--valid", type=int, default=10, help="files made of what validates")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--jobs", type=int, default=2, help="threads")
     parser.add_argument("--smoke", action="store_true", help=f"a trial: {_SMOKE} file that trains")
     options = parser.parse_args(arguments)
     corpus: Path = options.corpus
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     for split, files in wanted.items():
         names = [f"mixes/{split}-{number:03}.flac" for number in range(files)]
         make = partial(_make, corpus, split)
-        with ProcessPoolExecutor(options.jobs) as pool:
+        with ThreadPoolExecutor(options.jobs) as pool:
             for _ in pool.map(make, [name for name in names if not (corpus / name).exists()]):
                 pass
         for name in names:
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @cache
 def by_kind(corpus: Path, split: str) -> Rows:
-    """The clips of a side of the corpus that mixes are made of, by kind; read once by a process."""
+    """The clips of a side of the corpus that mixes are made of, by kind; read once."""
     rows: Rows = defaultdict(list)
     for table in ("music", "sounds", "notes"):
         for row in read_table(corpus / f"{table}.csv") if (corpus / f"{table}.csv").is_file() else ():

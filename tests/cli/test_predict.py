@@ -83,8 +83,11 @@ def test_json(cli: Cli, songs: Path, both: Path) -> None:
         for column, labels in expected(both, path).items():
             found = line["labels"][column]
             assert len(found) == 2
-            assert [each["probability"] for each in found] == sorted(labels.values(), reverse=True)[:2]
-            assert all(labels[each["label"]] == each["probability"] for each in found)
+            # Two songs in a batch where there was one: with so few bands MKL's products differ in the last bit.
+            assert [each["probability"] for each in found] == pytest.approx(
+                sorted(labels.values(), reverse=True)[:2], abs=1e-6
+            )
+            assert all(each["probability"] == pytest.approx(labels[each["label"]], abs=1e-6) for each in found)
         assert "timestamps" not in line
 
 
