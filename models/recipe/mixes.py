@@ -54,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     corpus: Path = options.corpus
     wanted = {"train": _SMOKE, "valid": 0} if options.smoke else {"train": options.files, "valid": options.valid}
+    for split in (split for split, files in wanted.items() if files and not by_kind(corpus, split)):
+        parser.error(f"{corpus}: no clips for {split}; see the steps before in models/recipe/README.md")
     rows: list[dict[str, object]] = []
     for split, files in wanted.items():
         names = [f"mixes/{split}-{number:03}.flac" for number in range(files)]
@@ -84,6 +86,8 @@ def _make(corpus: Path, split: str, name: str) -> None:
     """Write a file of mixes: whole, or not at all."""
     rng = generator(name)
     sounds = list(_sounds(corpus, by_kind(corpus, split), rng))
+    if not sounds:
+        raise SystemExit(f"{name}: none of its sounds can be decoded; is the corpus whole?")
     mixes = [mix(sounds, rng) for _ in range(PER_FILE)]
     target = corpus / name
     target.parent.mkdir(parents=True, exist_ok=True)

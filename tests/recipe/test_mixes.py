@@ -95,3 +95,16 @@ def test_noise_has_one_level(seed: int) -> None:
     made = mixes.noise(np.random.default_rng(seed))
     assert made.shape == (LENGTH,)
     assert np.sqrt(np.mean(made**2)) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_without_clips_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        mixes.main([str(tmp_path), "--smoke"])
+    assert "no clips for train" in capsys.readouterr().err
+
+
+def test_without_sounds_it_says_so(corpus: Path) -> None:
+    (corpus / "train.wav").unlink()
+    with pytest.raises(SystemExit, match="none of its sounds can be decoded"):
+        mixes.main([str(corpus), "--smoke", "--jobs", "1"])
+    assert not (corpus / "mixes.csv").exists()
