@@ -140,7 +140,7 @@ def covariance_within(vectors: NDArray[np.float64], groups: NDArray[np.int64]) -
     sums = np.zeros((len(counts), vectors.shape[1]))
     np.add.at(sums, groups, vectors)
     rest = vectors - (sums / np.maximum(counts, 1)[:, None])[groups]
-    return np.asarray(rest.T @ rest / max(len(vectors) - np.count_nonzero(counts), 1))
+    return np.asarray(rest.T @ rest / max(len(vectors) - int(np.count_nonzero(counts)), 1))
 
 
 def turn(network: SongModel, mean: NDArray[np.float64], axes: NDArray[np.float64]) -> None:
