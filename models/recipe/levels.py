@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recipe.dev import read_dev
 from models.recipe.ship import Spreads, measure, projections
 from poolembed.bundle import load_bundle
 from poolembed.evaluate.probes import linear_probe, nearest_neighbours
-from poolembed.evaluate.task import Task, label_columns, make_task
-from poolembed.labels import read_labels
+from poolembed.evaluate.task import Task
 
 SIZES = (64, 128, 256, 512)
 WITHIN = (0.0, 0.1, 0.2, 0.35, 0.5)
@@ -35,16 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     network = load_bundle(options.run).network
     spreads = measure(network, options.table, options.clips)
-    tasks: list[tuple[str, NDArray[np.float64], Task]] = []
-    for dev in options.dev:
-        labelled = read_labels(dev, columns=label_columns("label", "fold"))
-        multi = labelled.multi_label["label"]
-        task = make_task(labelled.clips, None, column="label", multi_label=multi, folds="fold", seed=0)
-        tasks.append((Path(dev).parent.name, projections(network, labelled.clips), task))
-    print(f"{'':24}", *(f"{name:>20}" for name, _, _ in tasks))
+    devs = [read_dev(table) for table in options.dev]
+    tasks = [(projections(network, dev.clips), dev.task) for dev in devs]
+    print(f"{'':24}", *(f"{dev.name:>20}" for dev in devs))
     for name, mean, axes in _changes(spreads):
         for size in SIZES:
-            shown = [_scores(((vectors - mean) @ axes)[:, :size], task) for _, vectors, task in tasks]
+            shown = [_scores(((vectors - mean) @ axes)[:, :size], task) for vectors, task in tasks]
             print(f"{name:18} {size:5}", *(f"{linear:>13} / {knn}" for linear, knn in shown), flush=True)
     return 0
 

@@ -26,7 +26,7 @@ from msgspec import structs
 from threadpoolctl import threadpool_limits
 
 from models.recipe.ablations.page import in_short, write_page
-from models.recipe.ablations.trials import Job, perform, read_dev, read_record
+from models.recipe.ablations.trials import Job, perform, read_record
 from models.recipe.ablations.variants import (
     FULL,
     VARIANTS,
@@ -39,6 +39,7 @@ from models.recipe.ablations.variants import (
     teachable,
     usable,
 )
+from models.recipe.dev import read_dev
 from models.recipe.tables import read_table, write_table
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import PoolembedError

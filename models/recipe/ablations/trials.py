@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from models.recipe.ablations.variants import objective_name
+from models.recipe.dev import Dev
 from poolembed import bundle
 from poolembed.embed.model import build_engine
 from poolembed.errors import TrainingError
 from poolembed.evaluate.clips import embed_clips
 from poolembed.evaluate.scores import score
-from poolembed.evaluate.task import Task, label_columns, make_task
-from poolembed.labels import Clip, read_labels
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, write_config
 from poolembed.train.results import RESULTS
@@ -50,27 +49,6 @@ class Job:
         """Where what came of it is kept."""
         output = Path(self.config.output)
         return output.parent.parent / "results" / f"{output.name}.json"
-
-
-@dataclass(frozen=True)
-class Dev:
-    """Labelled clips to score on, called by the folder of their table."""
-
-    name: str
-    clips: list[Clip]
-    task: Task
-
-
-def read_dev(table: str) -> Dev:
-    """Labelled clips, with the folds that their table names.
-
-    Raises:
-        LabelsError: the table cannot be used.
-    """
-    labelled = read_labels(table, columns=label_columns("label", "fold"))
-    multi = labelled.multi_label["label"]
-    task = make_task(labelled.clips, None, column="label", multi_label=multi, folds="fold", seed=0)
-    return Dev(Path(table).absolute().parent.name, labelled.clips, task)
 
 
 def perform(job: Job, devs: Sequence[Dev], stop: threading.Event) -> dict[str, Any]:
