@@ -467,19 +467,29 @@ class TestPage:
         page.write_page(tmp_path / "it", "the command", {"cores": 2}, done, ["pooling-gem-channel"])
         text = (tmp_path / "it.md").read_text()
         dev, held_out = self.cells(text, FULL)
-        assert dev == ["60.0", "100.0", "80.0"]
-        assert held_out == ["30.0"]
+        assert dev == ["60.0 ± 14.1", "100.0 ± 0.0", "80.0 ± 7.1"]
+        assert held_out == ["30.0 ± 0.0"]
         dev, held_out = self.cells(text, "supcon")
         # Differences 10 and 20: their mean, and t(1 degree of freedom) 12.706 times 5.
         assert dev == ["75.0 (+15.0 ± 63.5)", "100.0 (+0.0 ± 0.0)", "87.5 (+7.5 ± 31.8)"]
         assert held_out == ["-"]
         dev, held_out = self.cells(text, "mean")
-        assert dev == ["50.0 (-20.0)", "100.0 (+0.0)", "75.0 (-10.0)"]
+        # Of one seed: from the full run's mean, whatever that seed's luck.
+        assert dev == ["50.0 (-10.0)", "100.0 (+0.0)", "75.0 (-5.0)"]
         assert held_out == ["20.0 (-10.0)"]
+        assert "standard deviation over its 2 seeds" in text
+        assert "seed by seed" in text
         assert "5 runs of 8 steps" in text
         assert "8 minutes" in text  # 7.5
         assert "of the full run: pooling-gem-channel" in text
         assert "loss-supcon: [7, 8]" in text
+
+    def test_variants_of_one_seed_have_no_interval(self, tmp_path: Path) -> None:
+        done = {(FULL, 0): record(0.5, 0.3), (FULL, 1): record(0.7, 0.3), ("loss-supcon", 0): record(0.5, None)}
+        page.write_page(tmp_path / "it", "", {}, done, [])
+        text = (tmp_path / "it.md").read_text()
+        assert self.cells(text, "supcon")[0][0] == "50.0 (-10.0)"
+        assert "seed by seed" not in text
 
     def test_a_run_that_two_variants_share_is_counted_once(self, tmp_path: Path) -> None:
         shared = record(0.6, None)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from models.recipe.ablations.variants import FULL, SECTIONS, VARIANTS
-from poolembed.compare.statistics import paired
+from poolembed.compare.statistics import estimate
 from tests.benchmarks.common import Table
 
 Record = Mapping[str, Any]
@@ -47,8 +47,7 @@ def write_page(
         same: variants that change nothing of the full run.
     """
     by_name = {name: {seed: done[each, seed] for each, seed in done if each == name} for name, _ in done}
-    full = by_name[FULL]
-    first = next(iter(full.values()))
+    first = next(iter(by_name[FULL].values()))
     runs = {id(record): record for record in done.values()}.values()  # two variants may have come to one run
     minutes = sum(sum(record["minutes"].values()) for record in runs)
     blocks = [
@@ -56,8 +55,7 @@ def write_page(
         f"Made by `{command}` on: {', '.join(f'{key} {value}' for key, value in about.items())}.",
         f"{len(runs)} runs of {first['steps']:,} steps, each on {first['clips']['train']:,} clips of the corpus, drawn "
         f"at random kind by kind, {first['epochs']} times over; {minutes:.0f} minutes of one core in all, scoring "
-        "included. In brackets: the difference from the full run"
-        + (" at the same seed, with its 95 % interval." if len(full) > 1 else "; one seed, so small ones say nothing."),
+        "included. " + _how_to_read(by_name),
         _table("Dev sets, %", by_name, _on_dev).markdown(),
         _table(f"{first['clips']['valid']:,} clips of held-out packages, %", by_name, _held_out).markdown(),
         *_remarks(by_name, same),
@@ -66,6 +64,17 @@ def write_page(
     variants = {name: {"change": asdict(VARIANTS[name]), "seeds": seeds} for name, seeds in by_name.items()}
     saved = {"command": command, "machine": about, "minutes": minutes, "as full": list(same), "variants": variants}
     _write(target.with_suffix(".json"), json.dumps(saved, indent=1) + "\n")
+
+
+def _how_to_read(by_name: Mapping[str, Mapping[int, Record]]) -> str:
+    seeds = by_name[FULL].keys()
+    if len(seeds) == 1:
+        return "In brackets: the difference from the full run; one seed, so small ones say nothing."
+    told = f"The full run's ± is the standard deviation over its {len(seeds)} seeds: what chance does to one run."
+    told += " In brackets: the difference from its mean"
+    if any(others.keys() == seeds for name, others in by_name.items() if name != FULL):
+        told += ", with the 95 % interval of the differences seed by seed where a row has as many"
+    return told + "."
 
 
 def _on_dev(record: Record) -> dict[str, float]:
@@ -105,17 +114,20 @@ def _table(
 
 
 def _cell(column: str, seeds: Mapping[int, dict[str, float]], full: Mapping[int, dict[str, float]] | None) -> str:
-    """Mean over seeds and, in brackets, of the differences from the full run."""
+    """Mean over seeds; in brackets how far it is from the full run's, or after that one's its deviation."""
     values = {seed: scores[column] for seed, scores in seeds.items() if column in scores}
     if not values:
         return "-"
-    mean = f"{fmean(values.values()):.1f}"
+    mean = fmean(values.values())
     if full is None:
-        return mean
-    difference = paired(values, {seed: scores[column] for seed, scores in full.items()})
-    if difference is None:
-        return mean
-    return f"{mean} ({difference.mean:+.1f}{'' if difference.half is None else f' ± {difference.half:.1f}'})"
+        return f"{mean:.1f}{f' ± {stdev(values.values()):.1f}' if len(values) > 1 else ''}"
+    baseline = {seed: scores[column] for seed, scores in full.items() if column in scores}
+    if not baseline:
+        return f"{mean:.1f}"
+    if values.keys() != baseline.keys():  # one seed's own luck would be in every difference
+        return f"{mean:.1f} ({mean - fmean(baseline.values()):+.1f})"
+    difference = estimate([values[seed] - baseline[seed] for seed in values])
+    return f"{mean:.1f} ({difference.mean:+.1f}{'' if difference.half is None else f' ± {difference.half:.1f}'})"
 
 
 def _remarks(by_name: Mapping[str, Mapping[int, Record]], same: Sequence[str]) -> Iterator[str]:
