@@ -19,9 +19,13 @@ from models.recipe.teachers import vectors
 from models.recipe.teachers.checkpoint import read_checkpoint
 from models.recipe.teachers.mobilenet import MobileNetTeacher
 from models.recipe.teachers.musicnn import PonsMusicnn, WonMusicnn
+from models.recipe.teachers.own import OwnTeacher
 from models.recipe.teachers.spectra import kaldi_filterbank, power_spectrum
+from poolembed.bundle import save_bundle
+from poolembed.embed.model import load
 from poolembed.labels import read_labels
 from poolembed.vectors import match, read_vectors
+from tests.conftest import tiny_network
 
 # MobileNetV3 of width 0.4: per block its kernel, channels in between, channels out, and whether channels are weighed
 BLOCKS = (
@@ -269,6 +273,20 @@ class TestMusicnn:
         torch.testing.assert_close(found["pools"], pools, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found["penultimate"], penultimate, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found["logits"], logits, rtol=1e-3, atol=1e-4)
+
+
+class TestOwn:
+    def test_clips_are_embedded_as_by_embed(self, tmp_path: Path) -> None:
+        save_bundle(tmp_path / "mine", tiny_network(), name="mine", license="MIT", card="")
+        teacher = OwnTeacher(tmp_path / "mine")
+        model = load(tmp_path / "mine")
+        for seconds in (0.3, 2.0):
+            clips = samples(3, seconds, teacher.sample_rate)
+            vectors = teacher(clips)["embedding"].numpy()
+            assert vectors.shape == (3, model.embedding_size)
+            for vector, clip in zip(vectors, clips.numpy(), strict=True):
+                np.testing.assert_allclose(vector, model.embed(clip, sample_rate=model.sample_rate), atol=1e-5)
+        assert not np.allclose(vectors[0], vectors[1], atol=1e-3)
 
 
 def varint(number: int) -> bytes:

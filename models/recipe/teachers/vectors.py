@@ -28,6 +28,7 @@ from torch import Tensor
 from models.recipe.teachers.checkpoint import read_checkpoint
 from models.recipe.teachers.mobilenet import MobileNetTeacher
 from models.recipe.teachers.musicnn import PonsMusicnn, WonMusicnn
+from models.recipe.teachers.own import OwnTeacher
 from poolembed.audio.excerpt import read_excerpts
 from poolembed.errors import AudioError
 from poolembed.labels import Clip, read_labels
@@ -57,7 +58,8 @@ def load_teacher(name: str, weights: Path) -> Teacher:
 
     Args:
         name: one of `TEACHERS`.
-        weights: ``mn04_as_mAP_432.pt``, the wheel of musicnn, or a ``best_model.pth`` of sota-music-tagging-models.
+        weights: ``mn04_as_mAP_432.pt``, the wheel of musicnn, a ``best_model.pth`` of sota-music-tagging-models, or a
+            bundle of this project.
     """
     return TEACHERS[name](weights)
 
@@ -86,8 +88,9 @@ TEACHERS: dict[str, Callable[[Path], Teacher]] = {
     "musicnn-msd": _pons("MSD_musicnn"),
     "musicnn-mtat": _won,
     "musicnn-jamendo": _won,
+    "base": OwnTeacher,
 }
-"""By name; the last two are musicnn as trained anew by Won et al."""
+"""By name; musicnn-mtat and -jamendo are as trained anew by Won et al."""
 
 
 def main(arguments: list[str] | None = None) -> int:
