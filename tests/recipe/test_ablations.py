@@ -483,6 +483,7 @@ class TestPage:
         assert "8 minutes" in text  # 7.5
         assert "of the full run: pooling-gem-channel" in text
         assert "loss-supcon: [7, 8]" in text
+        assert "of 1 seed(s); of more: loss-supcon 2." in text
 
     def test_variants_of_one_seed_have_no_interval(self, tmp_path: Path) -> None:
         done = {(FULL, 0): record(0.5, 0.3), (FULL, 1): record(0.7, 0.3), ("loss-supcon", 0): record(0.5, None)}
@@ -490,6 +491,7 @@ class TestPage:
         text = (tmp_path / "it.md").read_text()
         assert self.cells(text, "supcon")[0][0] == "50.0 (-10.0)"
         assert "seed by seed" not in text
+        assert "of more" not in text
 
     def test_a_run_that_two_variants_share_is_counted_once(self, tmp_path: Path) -> None:
         shared = record(0.6, None)
@@ -497,3 +499,10 @@ class TestPage:
         page.write_page(tmp_path / "it", "", {}, done, [])
         assert json.loads((tmp_path / "it.json").read_text())["minutes"] == 3.0
         assert "one seed" in (tmp_path / "it.md").read_text()
+
+
+def test_the_annex_of_the_card_is_the_table_of_the_page() -> None:
+    table = (RECIPE / "ablations.md").read_text().partition("### Dev sets, %\n\n")[2].partition("\n\n")[0]
+    assert "| mid-levels " in table
+    annex = (RECIPE.parent / "base" / "README.md").read_text().partition("## Annex: ")[2]
+    assert table in annex

@@ -136,6 +136,10 @@ def _remarks(by_name: Mapping[str, Mapping[int, Record]], same: Sequence[str]) -
     if "loss-distillation" in by_name:
         yield "Without distillation, clips without any label would teach nothing: others are in their place."
     steps = {name: {record["steps"] for record in seeds.values()} for name, seeds in by_name.items()}
+    seeds = {name: len(found) for name, found in by_name.items() if name != FULL}
+    if len({*seeds.values()}) > 1:
+        more = [f"{name} {count}" for name, count in seeds.items() if count > min(seeds.values())]
+        yield f"Rows are of {min(seeds.values())} seed(s); of more: {', '.join(more)}."
     if other := [f"{name}: {sorted(counts)}" for name, counts in steps.items() if counts != steps[FULL]]:
         yield f"Runs of other lengths, in steps: {', '.join(other)}."
     untaught = {
