@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from models.recipe.ablations.variants import FULL, SECTIONS, VARIANTS
-from poolembed.compare.statistics import estimate
+from poolembed.compare.statistics import paired
 from tests.benchmarks.common import Table
 
 Record = Mapping[str, Any]
@@ -124,10 +124,10 @@ def _cell(column: str, seeds: Mapping[int, dict[str, float]], full: Mapping[int,
     baseline = {seed: scores[column] for seed, scores in full.items() if column in scores}
     if not baseline:
         return f"{mean:.1f}"
-    if values.keys() != baseline.keys():  # one seed's own luck would be in every difference
-        return f"{mean:.1f} ({mean - fmean(baseline.values()):+.1f})"
-    difference = estimate([values[seed] - baseline[seed] for seed in values])
-    return f"{mean:.1f} ({difference.mean:+.1f}{'' if difference.half is None else f' ± {difference.half:.1f}'})"
+    # From the full run's mean over its seeds: one seed's own luck would be in every difference.
+    difference = paired(values, baseline) if values.keys() == baseline.keys() else None
+    half = "" if difference is None or difference.half is None else f" ± {difference.half:.1f}"
+    return f"{mean:.1f} ({mean - fmean(baseline.values()):+.1f}{half})"
 
 
 def _remarks(by_name: Mapping[str, Mapping[int, Record]], same: Sequence[str]) -> Iterator[str]:
