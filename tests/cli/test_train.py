@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import poolembed.train.run
@@ -279,7 +279,6 @@ class TestResume:
         assert done.code == 2
         assert "out/run.toml is not TOML" in done.err
 
-    @settings(deadline=None)
     @given(
         st.fixed_dictionaries(
             {"data": st.just("clips")},
