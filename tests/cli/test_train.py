@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import poolembed.train.run
 from poolembed.bundle import load_bundle
-from poolembed.cli import app
+from poolembed.cli.app import app
 from poolembed.cli.settings import AUGMENT, NOT_SETTINGS, OBJECTIVE, resolve
 from poolembed.cli.train import train
 from poolembed.errors import UsageError
