@@ -34,7 +34,7 @@ SIZE = 64
 COUNT = 3000
 MODEL = ModelIdentity("base", "0123456789abcdef", SIZE)
 
-quick = settings(deadline=None, max_examples=50)
+quick = settings(max_examples=50)
 
 
 def clustered(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.float32]:

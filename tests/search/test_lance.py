@@ -60,7 +60,7 @@ def test_a_table_as_a_collection(tmp_path: Path, dtype: type[np.float16 | np.flo
         table.paths[20]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     rows=st.integers(1, 60),
     k=st.integers(1, 70),
