@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.filter
@@ -21,6 +22,10 @@ _ERRORS_IN_A_ROW = 100_000
 # Containers whose duration comes from a header. FFmpeg guesses that of the others from the bit rate.
 _DURATION_IS_WRITTEN = frozenset({"mov", "matroska", "asf", "ogg", "flac", "ape", "wv", "tta", "caf"})
 _ENCRYPTED_TAGS = frozenset({"drms", "enca", "aavd"})
+
+# Tags in some other encoding than UTF-8 are no reason not to listen. PyAV 19 reads any bytes, and has no such argument;
+# those before it refuse the file unless they are told.
+_ANY_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 class FFmpegDecoder:
@@ -167,8 +172,9 @@ def _options(descriptor: int) -> dict[str, str]:
 
 def _container(descriptor: int) -> av.container.InputContainer:
     os.lseek(descriptor, 0, os.SEEK_SET)
-    # Tags in some other encoding than UTF-8 are no reason not to listen.
-    return av.open("fd:", options=_options(descriptor), metadata_errors="replace")
+    container = av.open("fd:", options=_options(descriptor), **_ANY_TAGS)
+    assert isinstance(container, av.container.InputContainer)
+    return container
 
 
 def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:

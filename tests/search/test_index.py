@@ -307,7 +307,7 @@ class TestOpening:
         monkeypatch.setitem(sys.modules, "usearch.index", None)
         with pytest.raises(UsageError, match="usearch") as caught:
             open_index(str(music))
-        assert "poolembed[index]" in str(caught.value.hint)
+        assert "'.[index]'" in str(caught.value.hint)
         with pytest.raises(UsageError, match="usearch"):
             build_index(songs(tmp_path / "songs", clustered(5)), tmp_path / "i")
         assert [path.name for path in tmp_path.iterdir()] == ["songs"]

@@ -270,7 +270,7 @@ class TestErrors:
         for use in (open_table, lambda place: push(collection(vectors(1)), place)):
             with pytest.raises(UsageError) as raised:
                 use(str(tmp_path / "a.lance"))
-            assert raised.value.hint == "pip install 'poolembed[lance]'"
+            assert raised.value.hint == "from poolembed's checkout: pip install '.[lance]'"
 
     @pytest.mark.parametrize("option", ["paths", "dim"])
     def test_options_of_other_collections(self, tmp_path: Path, option: str) -> None:
