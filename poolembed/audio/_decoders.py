@@ -29,6 +29,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from poolembed.audio._promise import Promise
+from poolembed.audio.encoding import Encoding, encoding_of_sndfile
 from poolembed.errors import AudioError
 
 # Samples a block, 1.5 s at 44.1 kHz: larger is no faster (it leaves the cache), smaller costs calls.
@@ -48,11 +49,15 @@ class Decoder(Protocol):
         sample_rate: in Hz.
         promise: the length the container states, as far as the decoding library tells.
         errors: stretches of damaged data stepped over so far.
+        encoding: of the audio, but for its bit rate.
+        payload: bytes of the audio, as far as they can be told from what else is in the file.
     """
 
     sample_rate: int
     promise: Promise
     errors: int
+    encoding: Encoding
+    payload: int | None
 
     def read(self) -> NDArray[np.float32] | None:
         """The next block, 1-D and the caller's to keep, never empty; None at the end.
@@ -114,6 +119,8 @@ class SndfileDecoder:
         known = self._file.format == "FLAC" and 0 < self._file.frames < 1 << 62
         self.promise = Promise(self._file.frames) if known else Promise()
         self.is_empty: bool = self._file.frames == 0
+        self.encoding = encoding_of_sndfile(self._file)
+        self.payload: int | None = os.fstat(descriptor).st_size
         self.errors = 0
         self._buffer = np.empty((block_size(self._file.channels), self._file.channels), np.float32)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio._decoders import DamagedError, block_size, mean_of_channels
 from poolembed.audio._promise import Promise
+from poolembed.audio.encoding import encoding_of_stream
 from poolembed.errors import AudioError
 
 # Every error uses up some of the file, so this is never reached; should a decoder not move on, it ends the loop.
@@ -42,6 +43,7 @@ class FFmpegDecoder:
         try:
             with _container(descriptor) as container:
                 self.sample_rate, channels, self.promise = _describe(container)
+                self.encoding, self.payload = encoding_of_stream(container, container.streams.audio[0])
             os.lseek(descriptor, 0, os.SEEK_SET)
             graph = av.filter.Graph()
             source = graph.add(
@@ -106,6 +108,9 @@ class PacketDecoder:
 
     def __init__(self, descriptor: int) -> None:
         try:
+            with _container(descriptor) as container:
+                _describe(container)
+                self.encoding, self.payload = encoding_of_stream(container, container.streams.audio[0])
             self._container = _container(descriptor)
         except av.FFmpegError:
             raise AudioError("not audio, or its header is damaged or missing") from None

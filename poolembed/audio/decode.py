@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from poolembed.audio._decoders import DamagedError, Decoder, SndfileDecoder
 from poolembed.audio._ffmpeg import FFmpegDecoder, PacketDecoder
 from poolembed.audio._promise import read_promise
+from poolembed.audio.encoding import Encoding
 from poolembed.errors import AudioError
 
 # What libsndfile decodes faster than FFmpeg, by how the file begins; the suffix is never believed.
@@ -75,6 +77,7 @@ class AudioStream:
         if self._decoder.promise.samples is not None:
             self._promise = self._decoder.promise._replace(cut=self._promise.cut)
         self.sample_rate = self._decoder.sample_rate
+        self._encoding, self._payload = self._decoder.encoding, self._decoder.payload
         self.note: str | None = None
         self._count = SampleCount()
         self._is_damaged = False
@@ -84,6 +87,13 @@ class AudioStream:
     def samples(self) -> int:
         """Samples per channel decoded so far."""
         return self._count.total
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the audio is encoded, with the bit rate once `blocks` is exhausted."""
+        if self._encoding.lossless or self._payload is None or not self.samples:
+            return self._encoding
+        return replace(self._encoding, bitrate=round(self._payload * 8e-3 * self.sample_rate / self.samples, 1))
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The mean of the channels, once, from the beginning.
