@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.audio._decoders import mean_of_channels
+from poolembed.audio._mixing import Downmix
 from poolembed.audio.decode import SampleCount, open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.audio.resample import resample_blocks
@@ -121,6 +121,7 @@ class _ArrayStream:
         self.note: str | None = None
         self.encoding: Encoding | None = None
         self._count = SampleCount()
+        self._mix = Downmix()
 
     @property
     def samples(self) -> int:
@@ -128,8 +129,8 @@ class _ArrayStream:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, self._samples.shape[1], _BLOCK):
-            yield self._count.clean(mean_of_channels(_as_float(self._samples[:, start : start + _BLOCK])))
-        self.note = "; ".join(self._count.finish()) or None
+            yield self._count.clean(self._mix(_as_float(self._samples[:, start : start + _BLOCK])))
+        self.note = "; ".join(self._count.finish() + self._mix.finish()) or None
 
     def close(self) -> None:
         """Nothing is open."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio import find_audio, open_audio
 from poolembed.audio._ffmpeg import FFmpegDecoder
+from poolembed.audio._mixing import Downmix
 
 CLIPS = Path(__file__).parents[1] / "clips"
 Signal = NDArray[np.float32]
@@ -128,10 +129,10 @@ def test_ffmpeg_gives_the_mean_of_the_channels_as_libsndfile_does(tmp_path: Path
     soundfile.write(path, music(channels), 44_100, "PCM_24")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        decoder = FFmpegDecoder(descriptor)
+        decoder, mix = FFmpegDecoder(descriptor), Downmix()
         blocks = []
         while (block := decoder.read()) is not None:
-            blocks.append(block)
+            blocks.append(mix(block))
         decoder.close()
         assert decoder.read() is None
     finally:

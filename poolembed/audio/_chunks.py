@@ -1,0 +1,117 @@
+"""The chunks of a WAV, W64, AIFF or CAF file: where its samples are, and whether its sizes can be right."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO, NamedTuple
+
+_W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"
+_W64_GUID = b"\xf3\xac\xd3\x11\x8c\xd1\0\xc0\x4f\x8e\xdb\x8a"  # behind the four letters of every other chunk
+# What holds the samples, and may state any size: its writer may not have known it, or its end may be missing.
+_SAMPLES = (b"data", b"SSND")
+# Bytes in front of the samples in their chunk: AIFF's offset and block size, CAF's number of edits.
+_HEADS = {b"FORM": 8, b"caff": 4}
+# Lengths beyond this (280 TB) are no lengths: writers that do not know theirs put 2^63 - 1, say.
+_LARGEST = 1 << 48
+# A file of more chunks than this has none that matter behind them.
+_MOST = 10_000
+
+
+class Chunk(NamedTuple):
+    """One chunk.
+
+    Attributes:
+        name: four bytes.
+        start: of its contents.
+        size: of its contents by its own account; -1 where it says that it does not know.
+    """
+
+    name: bytes
+    start: int
+    size: int
+
+
+class Chunks(NamedTuple):
+    """All of a file.
+
+    Attributes:
+        kind: its first four bytes.
+        size: of the file.
+        all: the chunks in their order, as far as they can be followed.
+        misfit: the first chunk that is no samples and does not fit into the file, or None. FFmpeg gets the memory that
+            it asks for before it looks whether so much is there.
+    """
+
+    kind: bytes
+    size: int
+    all: tuple[Chunk, ...]
+    misfit: Chunk | None
+
+    def find(self, *names: bytes) -> Chunk | None:
+        """The first chunk of one of these names."""
+        return next((chunk for chunk in self.all if chunk.name in names), None)
+
+    @property
+    def samples(self) -> Chunk | None:
+        """The chunk of the samples."""
+        return self.find(*_SAMPLES)
+
+    @property
+    def head(self) -> int:
+        """Bytes of that chunk in front of the samples."""
+        return _HEADS.get(self.kind, 0)
+
+
+def read_chunks(file: BinaryIO) -> Chunks | None:
+    """The chunks of a file; None if it is made of none.
+
+    Args:
+        file: open for reading; its position is moved.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(40)
+    kind = head[:4]
+    if kind in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        header, position, padding = struct.Struct(">4sI" if kind == b"RIFX" else "<4sI"), 12, 2
+    elif kind == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        header, position, padding = struct.Struct(">4sI"), 12, 2
+    elif kind == b"caff":
+        header, position, padding = struct.Struct(">4sq"), 8, 1
+    elif head[:16] == _W64_RIFF:
+        header, position, padding = struct.Struct("<16sq"), 40, 8
+    else:
+        return None
+    chunks: list[Chunk] = []
+    misfit = None
+    long_size = -1
+    while len(chunks) < _MOST:
+        file.seek(position)
+        fields = file.read(header.size)
+        if len(fields) < header.size:
+            break
+        name, stated = header.unpack(fields)
+        if len(name) == 16:
+            if name[4:] != _W64_GUID:
+                break
+            name, stated = name[:4], max(stated - 24, -1)  # the size counts its own header in
+        if not all(32 <= letter < 127 for letter in name):
+            break  # zeros or other remains behind the last chunk
+        if name == b"data" and stated == 0xFFFF_FFFF and kind in (b"RF64", b"BW64"):
+            stated = long_size
+        if stated >= _LARGEST:
+            stated = -1
+        chunk = Chunk(name, position + header.size, stated)
+        chunks.append(chunk)
+        end = chunk.start + stated
+        if name == b"ds64":
+            long_size = struct.unpack("<q", file.read(16)[8:].ljust(8, b"\xff"))[0]
+        if stated < 0 or end > size:
+            misfit = None if name in _SAMPLES else chunk
+            break
+        position = end + -end % padding
+    # No samples by its own account, yet what follows is no chunk: samples whose number was never filled in.
+    for index, chunk in enumerate(chunks):
+        if chunk.name in _SAMPLES and chunk.size <= _HEADS.get(kind, 0) and position < size:
+            return Chunks(kind, size, tuple(chunks[: index + 1]), None)
+    return Chunks(kind, size, tuple(chunks), misfit)
