@@ -72,41 +72,24 @@ def read_chunks(file: BinaryIO) -> Chunks | None:
     file.seek(0)
     head = file.read(40)
     kind = head[:4]
-    if kind in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        header, position, padding = struct.Struct(">4sI" if kind == b"RIFX" else "<4sI"), 12, 2
-    elif kind == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        header, position, padding = struct.Struct(">4sI"), 12, 2
-    elif kind == b"caff":
-        header, position, padding = struct.Struct(">4sq"), 8, 1
-    elif head[:16] == _W64_RIFF:
-        header, position, padding = struct.Struct("<16sq"), 40, 8
-    else:
+    layout = _layout(head)
+    if layout is None:
         return None
+    header, position, padding = layout
     chunks: list[Chunk] = []
     misfit = None
-    long_size = -1
     while len(chunks) < _MOST:
         file.seek(position)
         fields = file.read(header.size)
-        if len(fields) < header.size:
+        name, stated = _name_and_size(header, fields) if len(fields) == header.size else (b"", -1)
+        if not name:
             break
-        name, stated = header.unpack(fields)
-        if len(name) == 16:
-            if name[4:] != _W64_GUID:
-                break
-            name, stated = name[:4], max(stated - 24, -1)  # the size counts its own header in
-        if not all(32 <= letter < 127 for letter in name):
-            break  # zeros or other remains behind the last chunk
         if name == b"data" and stated == 0xFFFF_FFFF and kind in (b"RF64", b"BW64"):
-            stated = long_size
-        if stated >= _LARGEST:
-            stated = -1
-        chunk = Chunk(name, position + header.size, stated)
+            stated = _long_size(file, chunks)
+        chunk = Chunk(name, position + header.size, stated if stated < _LARGEST else -1)
         chunks.append(chunk)
-        end = chunk.start + stated
-        if name == b"ds64":
-            long_size = struct.unpack("<q", file.read(16)[8:].ljust(8, b"\xff"))[0]
-        if stated < 0 or end > size:
+        end = chunk.start + chunk.size
+        if chunk.size < 0 or end > size:
             misfit = None if name in _SAMPLES else chunk
             break
         position = end + -end % padding
@@ -115,3 +98,36 @@ def read_chunks(file: BinaryIO) -> Chunks | None:
         if chunk.name in _SAMPLES and chunk.size <= _HEADS.get(kind, 0) and position < size:
             return Chunks(kind, size, tuple(chunks[: index + 1]), None)
     return Chunks(kind, size, tuple(chunks), misfit)
+
+
+def _layout(head: bytes) -> tuple[struct.Struct, int, int] | None:
+    """How a file's chunks begin, where the first does, and to how many bytes their ends are rounded up."""
+    kind, form = head[:4], head[8:12]
+    if kind in (b"RIFF", b"RF64", b"BW64") and form == b"WAVE":
+        return struct.Struct("<4sI"), 12, 2
+    if (kind == b"RIFX" and form == b"WAVE") or (kind == b"FORM" and form in (b"AIFF", b"AIFC")):
+        return struct.Struct(">4sI"), 12, 2
+    if kind == b"caff":
+        return struct.Struct(">4sq"), 8, 1
+    if head[:16] == _W64_RIFF:
+        return struct.Struct("<16sq"), 40, 8
+    return None
+
+
+def _name_and_size(header: struct.Struct, fields: bytes) -> tuple[bytes, int]:
+    """A chunk's four letters and its size; no letters if these are remains behind the last chunk."""
+    name, size = header.unpack(fields)
+    if len(name) == 16:
+        # The size counts the header in.
+        name, size = name[:4] if name[4:] == _W64_GUID else b"", max(size - header.size, -1)
+    return name if all(32 <= letter < 127 for letter in name) else b"", size
+
+
+def _long_size(file: BinaryIO, chunks: list[Chunk]) -> int:
+    """What an RF64 says of the size of its samples in the chunk that has room for it; -1 if nothing."""
+    ds64 = next((chunk for chunk in chunks if chunk.name == b"ds64" and chunk.size >= 16), None)
+    if ds64 is None:
+        return -1
+    file.seek(ds64.start + 8)
+    size: int = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))[0]
+    return size

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import BinaryIO
 
-_CHUNK = 1 << 20
-# A page that begins a logical stream. Nothing else in a file has these six bytes but by a chance of 2^-47 at each byte.
-_BEGINNING = re.compile(rb"OggS\0[\x02\x06]")
+_CHUNK = 1 << 16
+_MARK = b"OggS"
 _HEADER = 27
+_BEGINS = 2  # a page's flag
 
 
 def read_links(file: BinaryIO) -> list[tuple[int, int]]:
-    """First byte and end of every link of an Ogg file, at least one; reading takes 1 % of the time of decoding.
+    """First byte and end of every link of an Ogg file, at least one; 1 % of the time that decoding takes.
 
     FFmpeg goes on from one link to the next with the codebooks, channels and rate of the first, which gives noise or
     nothing unless they are the same.
@@ -20,30 +19,33 @@ def read_links(file: BinaryIO) -> list[tuple[int, int]]:
     Args:
         file: open for reading; its position is moved.
     """
-    starts: list[int] = []
-    end_of_page = -1
-    for position in _beginnings(file):
-        if position != end_of_page:  # or it is one more stream of the same link, beside the first
-            starts.append(position)
-        end_of_page = _page_end(file, position)
     size = file.seek(0, 2)
+    starts: list[int] = []
+    position, is_beginning = 0, False
+    while position < size:
+        file.seek(position)
+        page = file.read(_HEADER + 255)
+        if page[:4] != _MARK or len(page) < _HEADER:
+            position = _next_page(file, position + 1)
+            continue
+        # Several streams of one link begin with a page each, one behind the other.
+        if page[5] & _BEGINS and not is_beginning:
+            starts.append(position)
+        is_beginning = bool(page[5] & _BEGINS)
+        segments = page[_HEADER - 1]
+        position += _HEADER + segments + sum(page[_HEADER : _HEADER + segments])
     return list(zip(starts, [*starts[1:], size], strict=True)) if starts else [(0, size)]
 
 
-def _beginnings(file: BinaryIO) -> list[int]:
-    file.seek(0)
-    found: list[int] = []
-    offset, rest = 0, b""
-    while chunk := file.read(_CHUNK):
-        data = rest + chunk
-        found.extend(offset + match.start() for match in _BEGINNING.finditer(data))
-        rest = data[-5:]
-        offset += len(data) - len(rest)
-    return found
-
-
-def _page_end(file: BinaryIO, position: int) -> int:
+def _next_page(file: BinaryIO, position: int) -> int:
+    """Where the next page is, behind damage or something else; the end of the file if there is none."""
     file.seek(position)
-    page = file.read(_HEADER + 255)
-    segments = page[_HEADER - 1] if len(page) >= _HEADER else 0
-    return position + _HEADER + segments + sum(page[_HEADER : _HEADER + segments])
+    data = b""
+    while chunk := file.read(_CHUNK):
+        overlap = data[-3:]
+        data = overlap + chunk
+        at = data.find(_MARK)
+        if at >= 0:
+            return position - len(overlap) + at
+        position += len(chunk)
+    return position

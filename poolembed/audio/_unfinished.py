@@ -22,10 +22,8 @@ def missing_sizes(file: BinaryIO, chunks: Chunks | None) -> dict[int, bytes]:
     if chunks is None:
         return _au(file)
     samples = chunks.samples
-    if samples is None or samples.size > chunks.head:
-        return {}
-    left = chunks.size - samples.start
-    if left <= chunks.head:
+    left = chunks.size - samples.start if samples is not None else 0
+    if samples is None or samples.size > chunks.head or left <= chunks.head:
         return {}
     if chunks.kind in (b"RIFF", b"RIFX"):
         size = ">I" if chunks.kind == b"RIFX" else "<I"
@@ -37,9 +35,8 @@ def missing_sizes(file: BinaryIO, chunks: Chunks | None) -> dict[int, bytes]:
         return _rf64(file, chunks, samples, left)
     if chunks.kind == b"FORM":
         return _aiff(file, chunks, samples, left)
-    if chunks.kind == b"caff":
-        return {samples.start - 8: struct.pack(">q", left)}
-    return {16: struct.pack("<q", chunks.size), samples.start - 8: struct.pack("<q", left + 24)}  # W64
+    # CAF and W64, whose sizes have eight bytes; that of W64 counts its own header of 24 bytes in.
+    return {samples.start - 8: struct.pack(">q", left) if chunks.kind == b"caff" else struct.pack("<q", left + 24)}
 
 
 def _rf64(file: BinaryIO, chunks: Chunks, samples: Chunk, left: int) -> dict[int, bytes]:

@@ -155,7 +155,7 @@ class AudioStream:
                 raise block
             return block
         block = self._decoder.read()
-        if block is None or not self._is_unheard or not block.any():
+        if block is None or not self._is_unheard or not (block[:, :64].any() or block.any()):
             return block
         self._is_unheard = False
         blocks = [block]
