@@ -22,7 +22,8 @@ _SYNCS = {
     b"\xff\x1f\x00\xe8": "dts",  # 14 bits of each sample, which is quieter where no decoder is
     b"\x1f\xff\xe8\x00": "dts",
 }
-# A frame of DTS or AC-3 starts in any stretch of as many bytes, and one of E-AC-3 (24 kB) if it begins with a whole one.
+# A frame of DTS or AC-3 starts in any stretch of as many bytes. Those of E-AC-3 are 24 kB apart, and found if the first
+# is whole.
 _PERIOD = 1 << 14
 # As many at the same distance from each other are no chance: 2^-32 for each.
 _FRAMES = 4

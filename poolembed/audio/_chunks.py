@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import BinaryIO, NamedTuple
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"
-_W64_GUID = b"\xf3\xac\xd3\x11\x8c\xd1\0\xc0\x4f\x8e\xdb\x8a"  # behind the four letters of every other chunk
+# The tags of an AVI, which are in front of its pictures and sound or behind them.
+_INFO = re.compile(rb"LIST(.{4})INFO", re.DOTALL)
+_ENDS = 1 << 20
 # What holds the samples, and may state any size: its writer may not have known it, or its end may be missing.
 _SAMPLES = (b"data", b"SSND")
 # Bytes in front of the samples in their chunk: AIFF's offset and block size, CAF's number of edits.
@@ -117,9 +120,8 @@ def _layout(head: bytes) -> tuple[struct.Struct, int, int] | None:
 def _name_and_size(header: struct.Struct, fields: bytes) -> tuple[bytes, int]:
     """A chunk's four letters and its size; no letters if these are remains behind the last chunk."""
     name, size = header.unpack(fields)
-    if len(name) == 16:
-        # The size counts the header in.
-        name, size = name[:4] if name[4:] == _W64_GUID else b"", max(size - header.size, -1)
+    if len(name) == 16:  # a GUID that begins with four letters; the size counts the header in
+        name, size = name[:4], max(size - header.size, -1)
     return name if all(32 <= letter < 127 for letter in name) else b"", size
 
 
@@ -131,3 +133,23 @@ def _long_size(file: BinaryIO, chunks: list[Chunk]) -> int:
     file.seek(ds64.start + 8)
     size: int = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))[0]
     return size
+
+
+def tags_fit(file: BinaryIO) -> bool:
+    """Whether the tags of an AVI, if this is one, do not claim to be larger than the file, which `read_chunks` is for
+    in the other formats.
+
+    Args:
+        file: open for reading; its position is moved.
+    """
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"AVI ":
+        return True
+    size = file.seek(0, 2)
+    for start in {0, max(0, size - _ENDS)}:
+        file.seek(start)
+        for match in _INFO.finditer(file.read(_ENDS)):
+            if start + match.end(1) + int.from_bytes(match[1], "little") > size:
+                return False
+    return True

@@ -24,6 +24,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -44,17 +45,24 @@ _FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 _READ_AHEAD = 1 << 16
 
 
+Part = tuple[int, int]
+"""First byte and end of a part of a file."""
+
+
 class DamagedError(Exception):
     """The decoder cannot go on from here; what it has returned so far is good.
 
     Attributes:
         is_damage: whether something is wrong with the file. Otherwise it changes in a way that this decoder does not
             follow.
+        rest: where in the file there is more to decode, which follows what this decoder has returned; empty if that
+            cannot be told.
     """
 
-    def __init__(self, message: str, *, is_damage: bool = True) -> None:
+    def __init__(self, message: str, *, is_damage: bool = True, rest: Sequence[Part] = ()) -> None:
         super().__init__(message)
         self.is_damage = is_damage
+        self.rest = rest
 
 
 class Decoder(Protocol):
@@ -145,17 +153,21 @@ class SndfileDecoder:
         return block.T if len(block) else None
 
     def _look_behind(self) -> None:
-        """Raise if a FLAC goes on where its first header says that it ends: another one is joined to it."""
+        """Raise if a FLAC goes on where its first header says that it ends: others are joined to it."""
         if self._descriptor is None:
             return
-        consumed = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-        os.lseek(self._descriptor, max(0, consumed - _READ_AHEAD), os.SEEK_SET)
-        with os.fdopen(os.dup(self._descriptor), "rb") as file:
-            overlap = b""
-            while data := file.read(1 << 20):
-                if _FLAC.search(overlap + data, 0 if overlap or consumed > _READ_AHEAD else 1):
-                    raise DamagedError("another FLAC follows", is_damage=False)
-                overlap = data[-8:]
+        position = max(1, os.lseek(self._descriptor, 0, os.SEEK_CUR) - _READ_AHEAD)
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+        starts: list[int] = []
+        overlap = b""
+        while data := os.read(self._descriptor, 1 << 20):
+            data = overlap + data
+            starts += [position + match.start() for match in _FLAC.finditer(data)]
+            overlap = data[-7:]
+            position += len(data) - len(overlap)
+        if starts:
+            ends = [*starts[1:], position + len(overlap)]
+            raise DamagedError("another FLAC follows", is_damage=False, rest=[*zip(starts, ends, strict=True)])
 
     def close(self) -> None:
         """See `Decoder.close`."""

@@ -14,15 +14,13 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from poolembed.audio._decoders import DamagedError, block_size
+from poolembed.audio._decoders import DamagedError, Part, block_size
 from poolembed.audio._promise import Promise
 from poolembed.audio._tail import is_foreign
 from poolembed.audio.encoding import encoding_of_stream
 from poolembed.audio.resample import RATES
 from poolembed.errors import AudioError
 
-Part = tuple[int, int]
-"""First byte and end of what is to be decoded of a file."""
 Frames = NDArray[np.float32]
 """Samples, ``(channels, n)``."""
 
@@ -142,19 +140,21 @@ class PacketDecoder:
     Args:
         descriptor: of the file, open for reading.
         parts: what is to be decoded of it, one after the other; all if there is none.
+        sample_rate: of what is returned, in Hz; that of the first part if None.
 
     Raises:
         AudioError: there is no audio in it, or in the first of its parts, that FFmpeg decodes.
     """
 
-    def __init__(self, descriptor: int, parts: Sequence[Part] = ()) -> None:
+    def __init__(self, descriptor: int, parts: Sequence[Part] = (), sample_rate: int | None = None) -> None:
         self._descriptor = descriptor
         parts = [*parts]
         first = parts[0] if parts else None
         try:
             with _container(descriptor, first) as container:
                 stream = choose_stream(container)
-                self.sample_rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+                self.sample_rate = sample_rate or stream.codec_context.sample_rate
+                channels = stream.codec_context.channels
                 self.promise = Promise() if len(parts) > 1 else _promise(container, stream)
                 self.encoding, self.payload = encoding_of_stream(container, stream)
         except av.FFmpegError:
@@ -171,10 +171,11 @@ class PacketDecoder:
             try:
                 self._container = _container(self._descriptor, part)
                 stream = choose_stream(self._container)
+                yield from decoded(self._container, stream, self._count)
             except (av.FFmpegError, AudioError):
+                if part == parts[-1]:
+                    raise DamagedError("nothing more can be read") from None
                 self.errors += 1
-                continue
-            yield from decoded(self._container, stream, self._count)
 
     def _count(self) -> None:
         self.errors += 1

@@ -12,8 +12,8 @@ _AUDIBLE = 1e-4
 # Channels cancel if their mean has less than this share of the power that it had if they were unrelated. Stereo whose
 # right side is upside down has about 0.1, mono that is has 0; unrelated channels have 1, and equal ones more.
 _CANCELLED = 0.2
-# Power is measured in every fourth block, at every 61st sample (a prime, lest a tone's period fits in): less than 1 % of
-# the time that the fastest decoding takes.
+# Power is measured in every fourth block, at every 61st sample (a prime, lest a tone fits in), which takes less
+# than 1 % of the time of the fastest decoding.
 _EVERY = 4
 _STRIDE = 61
 

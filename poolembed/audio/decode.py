@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, Self
 
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.audio._bitstream import BitstreamDecoder, find_bitstream, sound_is_late
-from poolembed.audio._chunks import Chunks, read_chunks
-from poolembed.audio._decoders import DamagedError, Decoder, SndfileDecoder
-from poolembed.audio._ffmpeg import FFmpegDecoder, PacketDecoder, Part
+from poolembed.audio._chunks import Chunks, read_chunks, tags_fit
+from poolembed.audio._decoders import DamagedError, Decoder, Part, SndfileDecoder
+from poolembed.audio._ffmpeg import FFmpegDecoder, PacketDecoder
 from poolembed.audio._mixing import Downmix
 from poolembed.audio._ogg import read_links
 from poolembed.audio._promise import read_promise
@@ -29,6 +29,8 @@ from poolembed.errors import AudioError
 _SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")
 # How MP3 and Ogg begin, which libsndfile also reads, but not as well, and not without a word on stderr.
 _NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|OggS|\xff[\xe0-\xff]")
+# MPEG audio of any layer, and layer III, in the header of a WAV of either byte order.
+_MPEG_CODES = (b"\x50\0", b"\x55\0", b"\0\x50", b"\0\x55")
 
 
 class SampleCount:
@@ -134,10 +136,10 @@ class AudioStream:
                 block = self._read()
             except DamagedError as error:
                 self._is_damaged = self._is_damaged or error.is_damage
-                if not self._switch():
+                if not self._switch(error.rest):
                     self._stop = str(error)
                     return
-                skip = self.samples
+                skip = 0 if error.rest else self.samples
                 continue
             if block is None:
                 self._is_damaged = self._is_damaged or self._decoder.errors > 0
@@ -176,16 +178,19 @@ class AudioStream:
         self._decoder = BitstreamDecoder(demuxer, blocks, self._decoder)
         return self._decoder.read()
 
-    def _switch(self) -> bool:
-        """Begin again with the decoder that may go on where this one stopped; False if there is none."""
-        if isinstance(self._decoder, PacketDecoder | BitstreamDecoder) or self._parts is None:
+    def _switch(self, rest: Sequence[Part]) -> bool:
+        """Go on with what is left, if that is known, or begin again with another decoder; False if there is none."""
+        descriptor, old = self._file.fileno(), self._decoder
+        if not rest and (isinstance(old, PacketDecoder | BitstreamDecoder) or self._parts is None):
             return False
-        descriptor, parts = self._file.fileno(), self._parts
-        is_graph = isinstance(self._decoder, FFmpegDecoder)
-        # What the graph has stepped over is counted again.
-        self._decoder.close()
+        old.close()
         try:
-            self._decoder = PacketDecoder(descriptor, parts) if is_graph else FFmpegDecoder(descriptor, *parts)
+            if rest:
+                self._decoder = PacketDecoder(descriptor, rest, self.sample_rate)
+            elif isinstance(old, FFmpegDecoder):  # what the graph has stepped over is counted again
+                self._decoder = PacketDecoder(descriptor, self._parts or ())
+            else:
+                self._decoder = FFmpegDecoder(descriptor, *(self._parts or ()))
         except AudioError:
             return False
         return self._decoder.sample_rate == self.sample_rate
@@ -260,6 +265,8 @@ def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:
     if file.read(4) == b"OggS":
         links = read_links(file)
         return links if len(links) > 1 else []
+    if not tags_fit(file):
+        return None
     end = ac3_end(file)
     return [] if end is None else [(0, end)]
 
@@ -267,7 +274,7 @@ def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:
 def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | None) -> Decoder:
     file.seek(0)
     descriptor, head = file.fileno(), file.read(4)
-    is_stored = head in _SNDFILE_MAGIC
+    is_stored = head in _SNDFILE_MAGIC and not (chunks is not None and _holds_mpeg(file, chunks))
     reason: AudioError | None = None
     if is_stored:
         with contextlib.suppress(AudioError):
@@ -290,3 +297,12 @@ def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | N
             with contextlib.suppress(AudioError):
                 return SndfileDecoder(descriptor)
         raise (reason or error) from None
+
+
+def _holds_mpeg(file: BinaryIO, chunks: Chunks) -> bool:
+    """Whether a WAV or W64 holds MPEG audio, for which libsndfile takes the decoder that writes to stderr."""
+    fmt = chunks.find(b"fmt ")
+    if fmt is None:
+        return False
+    file.seek(fmt.start)
+    return file.read(2) in _MPEG_CODES
