@@ -111,12 +111,14 @@ class SndfileDecoder:
     Args:
         source: a descriptor of the file, open for reading, or a file object. No name, so that libsndfile cannot take a
             suffix like ``.au`` for proof that a text file is headerless mu-law.
+        most: samples to read at most, if it is known how many there are: of a W64 libsndfile takes what is behind them
+            for some more.
 
     Raises:
         AudioError: libsndfile does not read this file.
     """
 
-    def __init__(self, source: int | io.RawIOBase) -> None:
+    def __init__(self, source: int | io.RawIOBase, most: int | None = None) -> None:
         self._descriptor = source if isinstance(source, int) else None
         if isinstance(source, int):
             os.lseek(source, 0, os.SEEK_SET)
@@ -129,7 +131,7 @@ class SndfileDecoder:
         # Without the length in its header a FLAC has 2^63 - 1 samples for libsndfile.
         is_known = self._is_flac and 0 < self._file.frames < 1 << 62
         self.promise = Promise(self._file.frames) if is_known else Promise()
-        self._left: int | None = self.promise.samples
+        self._left: int | None = self.promise.samples if is_known else most
         self.is_empty: bool = self._file.frames == 0
         self.encoding = encoding_of_sndfile(self._file)
         self.payload: int | None = None if self._descriptor is None else os.fstat(self._descriptor).st_size
@@ -142,7 +144,8 @@ class SndfileDecoder:
         # and then returns nothing of the whole block.
         buffer = self._buffer if self._left is None else self._buffer[: self._left]
         if not len(buffer):
-            self._look_behind()
+            if self._is_flac:
+                self._look_behind()
             return None
         try:
             block: NDArray[np.float32] = self._file.read(out=buffer)

@@ -83,11 +83,11 @@ class AudioStream:
             chunks = read_chunks(self._file)
             self._promise = read_promise(self._file, chunks)
             self._parts = _parts(self._file, chunks)
-            self._decoder = _choose_decoder(self._file, chunks, self._parts)
+            self._decoder = _choose_decoder(self._file, chunks, self._parts, self._promise.samples)
         except BaseException:
             self._file.close()
             raise
-        if self._decoder.promise.samples is not None:
+        if self._promise.samples is None:
             self._promise = self._decoder.promise._replace(cut=self._promise.cut)
         self.sample_rate = self._decoder.sample_rate
         self.note: str | None = None
@@ -271,14 +271,14 @@ def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:
     return [] if end is None else [(0, end)]
 
 
-def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | None) -> Decoder:
+def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | None, samples: int | None) -> Decoder:
     file.seek(0)
     descriptor, head = file.fileno(), file.read(4)
     is_stored = head in _SNDFILE_MAGIC and not (chunks is not None and _holds_mpeg(file, chunks))
     reason: AudioError | None = None
     if is_stored:
         with contextlib.suppress(AudioError):
-            decoder = SndfileDecoder(descriptor)
+            decoder = SndfileDecoder(descriptor, samples)
             if not decoder.is_empty:
                 return decoder
             # Or its writer never came back to fill in the length.

@@ -105,9 +105,7 @@ def _add(out: av.container.OutputContainer, codec: str, samples: NDArray[np.floa
     return stream
 
 
-def _packets(
-    stream: av.AudioStream, samples: NDArray[np.float64], rate: int, first: int
-) -> Sequence[Any]:
+def _packets(stream: av.AudioStream, samples: NDArray[np.float64], rate: int, first: int) -> Sequence[Any]:
     packets: list[Any] = []
     for start in range(0, len(samples), 4096):
         part = np.ascontiguousarray(samples[start : start + 4096].T, np.float32)

@@ -64,9 +64,7 @@ def test_graph_and_packets_hear_the_same_track(tmp_path: Path) -> None:
 
 
 def test_without_a_default_it_is_one_track_at_its_own_rate(tmp_path: Path) -> None:
-    pyav(
-        tmp_path / "a", "mov", ("pcm_s16le", tone(440, 44_100), 44_100), ("pcm_s16le", tone(880, 22_050), 22_050)
-    )
+    pyav(tmp_path / "a", "mov", ("pcm_s16le", tone(440, 44_100), 44_100), ("pcm_s16le", tone(880, 22_050), 22_050))
     heard = Heard(tmp_path / "a")
     assert (heard.rate, heard.pitches(0.5)) in [(44_100, [440]), (22_050, [880])]
 
@@ -185,9 +183,7 @@ def test_joined_files_of_other_rates_and_channels_are_heard_whole(
     codec = {"mp3": "libmp3lame", "adts": "aac"}.get(container, container)
     rate, channels = second
     first = pyav(tmp_path / "a", container, (codec, tone(440, 44_100, 2, 2), 44_100))
-    (tmp_path / "b").write_bytes(
-        first + pyav(tmp_path / "a", container, (codec, tone(880, rate, channels, 2), rate))
-    )
+    (tmp_path / "b").write_bytes(first + pyav(tmp_path / "a", container, (codec, tone(880, rate, channels, 2), rate)))
     heard = Heard(tmp_path / "b")
     assert heard.note is None
     assert heard.rate == 44_100
