@@ -24,7 +24,7 @@ from poolembed.vectors import Vectors, match, read_vectors
 KEYS = ["a.wav", "b/a.wav", "b/c d.wav", "ü.wav"]
 SIZE = 3
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 
 def vector(number: int) -> np.ndarray[Any, np.dtype[np.float32]]:

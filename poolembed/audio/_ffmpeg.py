@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from operator import itemgetter
+from typing import Any
 
 import av
 import av.filter
@@ -36,6 +37,10 @@ _ENCRYPTED_TAGS = frozenset({"drms", "enca", "aavd"})
 _MOST_CHANNELS = 1024
 
 _NOT_AUDIO = "not audio, or its header is damaged or missing"
+
+# Tags in some other encoding than UTF-8 are no reason not to listen. PyAV 19 reads any bytes, and has no such argument;
+# those before it refuse the file unless they are told.
+_ANY_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 class FFmpegDecoder:
@@ -313,8 +318,9 @@ def _url(part: Part | None) -> str:
 
 def _container(descriptor: int, part: Part | None) -> av.container.InputContainer:
     os.lseek(descriptor, 0, os.SEEK_SET)
-    # Tags in some other encoding than UTF-8 are no reason not to listen.
-    return av.open(_url(part), options=_options(descriptor, part), metadata_errors="replace")
+    container = av.open(_url(part), options=_options(descriptor, part), **_ANY_TAGS)
+    assert isinstance(container, av.container.InputContainer)
+    return container
 
 
 def _samples(frame: av.AudioFrame) -> Frames:

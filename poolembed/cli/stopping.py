@@ -19,6 +19,33 @@ class Stop(threading.Event):
     signal: int = 0
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; or end the process, where modules are being imported.
+
+    Extensions that are interrupted in their import may abort the process or swallow the exception: torch does either.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(128 + signal.SIGINT)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def take_ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in here, or ends the process if it comes amid an import or after this.
+
+    A process that is deaf to Ctrl-C, as shells start what runs in the background, stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would print a traceback from its last steps
+
+
 @contextmanager
 def stop_on_signal(message: str | None) -> Iterator[Stop]:
     """The first SIGINT or SIGTERM sets what this yields; a second one raises KeyboardInterrupt.
@@ -30,7 +57,7 @@ def stop_on_signal(message: str | None) -> Iterator[Stop]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.signal:
-            raise KeyboardInterrupt
+            _interrupt(number, frame)
         stop.signal = number
         stop.set()
         if message is not None:

@@ -179,7 +179,8 @@ def _read_parquet(path: str, wanted: Collection[str], required: Sequence[str]) -
         import pyarrow.parquet
     except ImportError:
         raise LabelsError(
-            f"{path} cannot be read without pyarrow", hint="pip install 'poolembed[parquet]', or give a CSV"
+            f"{path} cannot be read without pyarrow",
+            hint="from poolembed's checkout: pip install '.[parquet]', or give a CSV",
         ) from None
     try:
         with Path(path).open("rb") as file, pyarrow.parquet.ParquetFile(file) as parquet:

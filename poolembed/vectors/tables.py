@@ -79,7 +79,9 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise VectorsError(f"reading {path} needs pyarrow", hint="pip install 'poolembed[parquet]'") from error
+        raise VectorsError(
+            f"reading {path} needs pyarrow", hint="from poolembed's checkout: pip install '.[parquet]'"
+        ) from error
     try:
         with path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
             names = [name for name in ("path", "key", "embedding") if name in table.schema_arrow.names]

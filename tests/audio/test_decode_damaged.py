@@ -188,7 +188,7 @@ def test_change_of_channels_goes_on(make: Make) -> None:
 @pytest.mark.parametrize(
     "name", ["industrial.wav", "tabla.ogg", "breakbeat.mp3", "tabla-stroke.flac", "../ambient/drone.m4a"]
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_wrong_it_is_decoded_or_an_audio_error(make: Make, name: str, data: st.DataObject) -> None:
     content = clip(f"drums/{name}")[:30_000]

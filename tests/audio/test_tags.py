@@ -105,7 +105,7 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
         assert read_tags(name) == Tags()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["wav", "flac", "ogg", "opus", "mp3", "m4a"]),
     st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=6)), max_size=6),

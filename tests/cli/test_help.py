@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import poolembed
-from poolembed.cli import app
+from poolembed.cli.app import app
 from tests.cli.conftest import Cli
 
 HEAVY = {

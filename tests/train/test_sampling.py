@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -43,7 +43,6 @@ class TestGenerator:
 
 
 class TestSampler:
-    @settings(deadline=None)
     @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(1, 3))
     def test_an_epoch_sees_every_clip_at_most_once(self, n: int, size: int, epoch: int, views: int) -> None:
         numbers = [7 * i for i in range(n)]
@@ -222,7 +221,6 @@ class TestCrops:
         assert list(Crops(*cache, window_frames=FRAMES).whole([], 3)) == []
 
     @given(st.lists(st.integers(1, 200), min_size=1), st.integers(1, 50))
-    @settings(deadline=None)
     def test_window_starts(self, frames: list[int], window: int) -> None:
         clips = np.arange(len(frames))[::-1]
         numbers, starts = window_starts(clips, np.array(frames), window)

@@ -31,7 +31,9 @@ def require_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise UsageError("--format parquet needs pyarrow", hint="pip install 'poolembed[parquet]'") from error
+        raise UsageError(
+            "--format parquet needs pyarrow", hint="from poolembed's checkout: pip install '.[parquet]'"
+        ) from error
 
 
 class ParquetSink(JournalledSink):
