@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,8 @@ class FFmpegDecoder:
     def __init__(self, descriptor: int, part: Part | None = None) -> None:
         options = _options(descriptor, part)
         self._descriptor, self._part = descriptor, part
+        self._graph: av.filter.Graph | None = None
+        self._sink: av.filter.context.FilterContext | None = None
         try:
             with _container(descriptor, part) as container:
                 stream = choose_stream(container)
@@ -69,7 +72,7 @@ class FFmpegDecoder:
                 self._is_bare = container.format.name in _BARE_FRAMES
                 self.encoding, self.payload = encoding_of_stream(container, stream)
             os.lseek(descriptor, 0, os.SEEK_SET)
-            graph = av.filter.Graph()
+            self._graph = graph = av.filter.Graph()
             source = graph.add(
                 "amovie",
                 filename=_url(part),
@@ -88,20 +91,20 @@ class FFmpegDecoder:
             packed.link_to(sink)
             graph.configure()
         except av.FFmpegError as error:
+            self.close()
             if isinstance(error, av.DecoderNotFoundError):
                 raise AudioError("in a codec that FFmpeg does not know") from None
             raise AudioError(_NOT_AUDIO) from None
         self.errors = 0
-        self._open: tuple[av.filter.Graph, av.filter.context.FilterContext] | None = graph, sink
+        self._sink = sink
 
     def read(self) -> Frames | None:
         """See `Decoder.read`."""
-        if self._open is None:
+        if self._sink is None:
             return None
-        _, sink = self._open
         for _ in range(_ERRORS_IN_A_ROW):
             try:
-                frame = sink.pull()
+                frame = self._sink.pull()
             except EOFError:
                 if self.errors and self._is_bare:
                     self.errors = self._damaged_packets()
@@ -132,7 +135,12 @@ class FFmpegDecoder:
 
     def close(self) -> None:
         """See `Decoder.close`."""
-        self._open = None
+        # In PyAV 19 a graph and its filters hold each other, and would keep the file open until the garbage collector
+        # comes round, which it rarely does to what has lived for a whole song.
+        for held in gc.get_referents(self._graph):
+            if isinstance(held, dict):
+                held.clear()
+        self._graph = self._sink = None
 
 
 class PacketDecoder:

@@ -99,7 +99,7 @@ def encoding_of_stream(container: av.container.InputContainer, stream: av.AudioS
     context = stream.codec_context
     codec = context.codec.canonical_name
     pictures = {each.index for each in container.streams.video if each.disposition & Disposition.attached_pic}
-    payload, head = container.size, b""
+    payload, head = container.size or 0, b""  # PyAV 19 knows no size of what is read from an object
     if pictures or codec == "wavpack":
         # Pictures come first, each in one packet. Then the loop ends with the first packet of sound.
         for packet in itertools.islice(container.demux(), 1000):

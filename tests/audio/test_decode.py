@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import threading
@@ -255,7 +256,10 @@ def test_chained_ogg_is_one_song(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clip", ["drums/tabla-stroke.flac", "guitar/chord.mp3", "ambient/drone.m4a"])
-def test_nothing_stays_open(clip: str) -> None:
+def test_nothing_stays_open(clip: str, request: pytest.FixtureRequest) -> None:
+    gc.collect()
+    gc.disable()  # that waits for nothing
+    request.addfinalizer(gc.enable)
     before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0  # noqa: PTH110, PTH208
     for _ in range(3):
         with open_audio(str(CLIPS / clip)) as stream:

@@ -307,7 +307,7 @@ def test_chunks_of_ordinary_files_fit(container: str) -> None:
     ("offset", "value", "message"),
     [
         (22, b"\0\0", "0 channels at 44100 Hz"),
-        (22, b"\xff\xff", "0 channels"),
+        (22, b"\xff\xff", "[0-9]+ channels"),
         (24, b"\0\0\0\0", "not audio"),
         (24, b"\1\0\0\0", "1 Hz is not one of music"),
         (32, b"\0\0", None),
