@@ -129,8 +129,11 @@ class FFmpegDecoder:
             errors[0] += 1
 
         with _container(self._descriptor, self._part) as container:
-            for _ in decoded(container, choose_stream(container), count):
-                pass
+            try:
+                for _ in decoded(container, choose_stream(container), count):
+                    pass
+            except av.FFmpegError:  # not even a packet can be read any more
+                count()
         return errors[0]
 
     def close(self) -> None:
@@ -153,30 +156,34 @@ class PacketDecoder:
     Args:
         descriptor: of the file, open for reading.
         parts: what is to be decoded of it, one after the other; all if there is none.
-        sample_rate: of what is returned, in Hz; that of the first part if None.
+        sample_rate: of what is returned, in Hz; that of the first part that can be decoded if None.
 
     Raises:
-        AudioError: there is no audio in it, or in the first of its parts, that FFmpeg decodes.
+        AudioError: there is no audio in any of its parts that FFmpeg decodes.
     """
 
     def __init__(self, descriptor: int, parts: Sequence[Part] = (), sample_rate: int | None = None) -> None:
         self._descriptor = descriptor
-        parts = [*parts]
-        first = parts[0] if parts else None
-        try:
-            with _container(descriptor, first) as container:
-                stream = choose_stream(container)
-                self.sample_rate = sample_rate or stream.codec_context.sample_rate
-                channels = stream.codec_context.channels
-                self.promise = Promise() if len(parts) > 1 else _promise(container, stream)
-                self.encoding, self.payload = encoding_of_stream(container, stream)
-        except av.FFmpegError:
-            raise AudioError(_NOT_AUDIO) from None
+        left: list[Part | None] = [*parts] or [None]
+        self.errors = 0
+        while True:
+            try:
+                with _container(descriptor, left[0]) as container:
+                    stream = choose_stream(container)
+                    self.sample_rate = sample_rate or stream.codec_context.sample_rate
+                    channels = stream.codec_context.channels
+                    self.promise = Promise() if len(parts) > 1 else _promise(container, stream)
+                    self.encoding, self.payload = encoding_of_stream(container, stream)
+                break
+            except (av.FFmpegError, AudioError) as error:
+                if len(left) == 1:
+                    raise error if isinstance(error, AudioError) else AudioError(_NOT_AUDIO) from None
+            del left[0]
+            self.errors += 1
         if len(parts) > 1 and self.payload is not None:
             self.payload = os.fstat(descriptor).st_size
-        self.errors = 0
         self._container: av.container.InputContainer | None = None
-        self._blocks = Gathered(at_rate(self._decode(parts or [None]), self.sample_rate), block_size(channels))
+        self._blocks = Gathered(at_rate(self._decode(left), self.sample_rate), block_size(channels))
 
     def _decode(self, parts: Sequence[Part | None]) -> Iterator[tuple[int, Frames]]:
         for part in parts:

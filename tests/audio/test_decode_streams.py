@@ -164,6 +164,18 @@ def test_chained_ogg_that_breaks_off_is_truncated(tmp_path: Path) -> None:
     assert heard.pitches(3.8, 4.3, 6) == [440, 880, 880]
 
 
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_link_whose_header_is_damaged_costs_itself_alone(tmp_path: Path, damaged: int) -> None:
+    links = [sndfile(tone(pitch, 44_100, 2, 2), 44_100, "OGG", "VORBIS") for pitch in (440, 880, 1320)]
+    links[damaged][40:2_000] = bytes(1_960)
+    (tmp_path / "a").write_bytes(b"".join(links))
+    heard = Heard(tmp_path / "a")
+    assert heard.note is not None and ("damaged" in heard.note or "breaks off" in heard.note)
+    left = [pitch for index, pitch in enumerate((440, 880, 1320)) if index != damaged]
+    assert heard.seconds == pytest.approx(4, abs=0.1)
+    assert heard.pitches(0.5, 1.5, 2.5, 3.5) == [left[0]] * 2 + [left[1]] * 2
+
+
 def test_other_things_between_links(tmp_path: Path) -> None:
     link = sndfile(tone(440, 44_100, 2, 2), 44_100, "OGG", "VORBIS")
     other = sndfile(tone(880, 48_000, 1, 2), 48_000, "OGG", "VORBIS")
