@@ -9,8 +9,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.audio._decoders import mean_of_channels
+from poolembed.audio._mixing import Downmix
 from poolembed.audio.decode import SampleCount, open_audio
+from poolembed.audio.encoding import Encoding
 from poolembed.audio.resample import resample_blocks
 from poolembed.errors import AudioError, UsageError
 
@@ -26,6 +27,8 @@ class _Stream(Protocol):
 
     @property
     def samples(self) -> int: ...
+    @property
+    def encoding(self) -> Encoding | None: ...
     def blocks(self) -> Iterator[NDArray[np.float32]]: ...
     def close(self) -> None: ...
 
@@ -59,6 +62,11 @@ class MonoSource:
     def note(self) -> str | None:
         """Once `blocks` is exhausted: what was wrong with the song though it was decoded, or None."""
         return self._stream.note
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the song is encoded, with the bit rate once `blocks` is exhausted; None of samples in memory."""
+        return self._stream.encoding
 
     def close(self) -> None:
         """Close the file. Can be called again."""
@@ -111,7 +119,9 @@ class _ArrayStream:
         self._samples = np.atleast_2d(samples)
         self.sample_rate = int(sample_rate)
         self.note: str | None = None
+        self.encoding: Encoding | None = None
         self._count = SampleCount()
+        self._mix = Downmix()
 
     @property
     def samples(self) -> int:
@@ -119,8 +129,8 @@ class _ArrayStream:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, self._samples.shape[1], _BLOCK):
-            yield self._count.clean(mean_of_channels(_as_float(self._samples[:, start : start + _BLOCK])))
-        self.note = "; ".join(self._count.finish()) or None
+            yield self._count.clean(self._mix(_as_float(self._samples[:, start : start + _BLOCK])))
+        self.note = "; ".join(self._count.finish() + self._mix.finish()) or None
 
     def close(self) -> None:
         """Nothing is open."""

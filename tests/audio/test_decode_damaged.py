@@ -164,11 +164,12 @@ def test_damaged_flac_goes_on_where_libsndfile_stops(make: Make) -> None:
     np.testing.assert_array_equal(signal[-45_000:], whole[-45_000:])
 
 
-def test_change_of_sample_rate(make: Make) -> None:
-    signal, rate, note = decode(make(clip("guitar/chord.mp3") + mono_mp3(22_050)))
-    assert rate == 44_100
-    assert len(signal) / rate == pytest.approx(10, abs=0.2)
-    assert note is not None and "the sample rate changes to 22050 Hz" in note
+def test_change_of_sample_rate_goes_on(make: Make) -> None:
+    chord, later = clip("guitar/chord.mp3"), mono_mp3(22_050)
+    signal, rate, note = decode(make(chord + later))
+    assert (rate, note) == (44_100, None)
+    assert len(signal) / rate == pytest.approx(13, abs=0.2)
+    assert np.sqrt(np.mean(signal[-2 * rate : -rate] ** 2)) == pytest.approx(0.5 / 3**0.5, rel=0.1)
 
 
 def mono_mp3(rate: int) -> bytes:

@@ -1,0 +1,106 @@
+"""Sounds written in many encodings: by PyAV, by libsndfile, and a DSF by hand."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+
+class Encoder(NamedTuple):
+    """How one encoding is written: PyAV's codec and container, or libsndfile's format and subtype."""
+
+    library: str
+    codec: str
+    container: str
+
+
+ENCODERS = {
+    "flac.flac": Encoder("sndfile", "PCM_16", "FLAC"),
+    "flac24.flac": Encoder("sndfile", "PCM_24", "FLAC"),
+    "flac.ogg": Encoder("av", "flac", "ogg"),
+    "flac.mp4": Encoder("av", "flac", "mp4"),
+    "flac.mka": Encoder("av", "flac", "matroska"),
+    "alac.m4a": Encoder("av", "alac", "ipod"),
+    "alac.mp4": Encoder("av", "alac", "mp4"),
+    "alac.caf": Encoder("sndfile", "ALAC_16", "CAF"),
+    "wavpack.wv": Encoder("av", "wavpack", "wv"),
+    "wavpack.mka": Encoder("av", "wavpack", "matroska"),
+    "tta.tta": Encoder("av", "tta", "tta"),
+    "pcm.wav": Encoder("sndfile", "PCM_16", "WAV"),
+    "pcm24.wav": Encoder("sndfile", "PCM_24", "WAV"),
+    "pcm8.wav": Encoder("sndfile", "PCM_U8", "WAV"),
+    "float.wav": Encoder("sndfile", "FLOAT", "WAV"),
+    "pcm.aiff": Encoder("sndfile", "PCM_16", "AIFF"),
+    "pcm.au": Encoder("sndfile", "PCM_16", "AU"),
+    "pcm.mka": Encoder("av", "pcm_s16le", "matroska"),
+    "mp3.mp3": Encoder("av", "libmp3lame", "mp3"),
+    "mp3.wav": Encoder("av", "libmp3lame", "wav"),
+    "mulaw.wav": Encoder("sndfile", "ULAW", "WAV"),
+    "alaw.au": Encoder("sndfile", "ALAW", "AU"),
+    "adpcm.wav": Encoder("sndfile", "MS_ADPCM", "WAV"),
+    "ima.wav": Encoder("sndfile", "IMA_ADPCM", "WAV"),
+    "gsm.wav": Encoder("sndfile", "GSM610", "WAV"),
+    "aac.m4a": Encoder("av", "aac", "ipod"),
+    "quicktime.m4a": Encoder("av", "aac", "mov"),
+    "aac.aac": Encoder("av", "aac", "adts"),
+    "vorbis.ogg": Encoder("sndfile", "VORBIS", "OGG"),
+    "opus.opus": Encoder("av", "libopus", "ogg"),
+    "wma.wma": Encoder("av", "wmav2", "asf"),
+    "mp2.mp2": Encoder("av", "mp2", "mp2"),
+    "ac3.ac3": Encoder("av", "ac3", "ac3"),
+    "eac3.ec3": Encoder("av", "eac3", "eac3"),
+}
+"""By the name of a file."""
+
+
+def encode(path: Path, name: str, samples: NDArray[np.floating[Any]], rate: int, *, bitrate: int = 128) -> Path:
+    """Write ``(n, channels)`` as ``ENCODERS[name]``, or as a DSF; the suffix of the path says nothing.
+
+    Args:
+        path: of the file.
+        name: of the encoding.
+        samples: within -1 and 1.
+        rate: Hz; opus takes 48 000 alone, GSM one channel.
+        bitrate: kb/s, of PyAV's lossy encoders.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name == "dsd.dsf":
+        path.write_bytes(dsf(len(samples) / rate))
+        return path
+    encoder = ENCODERS[name]
+    if encoder.library == "sndfile":
+        soundfile.write(path, samples, rate, encoder.codec, format=encoder.container)
+        return path
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
+    with av.open(str(path), "w", format=encoder.container, options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream(encoder.codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        offered = [each.name for each in stream.codec_context.codec.audio_formats or []]
+        if stream.codec_context.codec.lossless and (whole := [name for name in ("s16", "s16p") if name in offered]):
+            stream.format = whole[0]  # or FFmpeg takes 32 bits for floats
+        else:
+            stream.bit_rate = bitrate * 1000
+        for start in range(0, len(samples), 4096):
+            part = np.ascontiguousarray(samples[start : start + 4096].T, np.float32)
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def dsf(seconds: float) -> bytes:
+    """A DSF (DSD64, mono) of a steady pattern, which is silence."""
+    rate, block = 2_822_400, 4096
+    count = int(seconds * rate)
+    data = b"\x69" * (-(-count // 8 // block) * block)
+    head = struct.pack("<4sQQQ", b"DSD ", 28, 28 + 52 + 12 + len(data), 0)
+    form = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 1, 1, rate, 1, count, block, 0)
+    return head + form + struct.pack("<4sQ", b"data", 12 + len(data)) + data
