@@ -97,10 +97,13 @@ def encode(path: Path, name: str, samples: NDArray[np.floating[Any]], rate: int,
 
 
 def dsf(seconds: float) -> bytes:
-    """A DSF (DSD64, mono) of a steady pattern, which is silence."""
+    """A DSF (DSD64, mono) of 440 Hz, by first-order sigma-delta modulation: how often there is a 1 is the signal."""
     rate, block = 2_822_400, 4096
     count = int(seconds * rate)
-    data = b"\x69" * (-(-count // 8 // block) * block)
+    signal = 0.5 + 0.2 * np.sin(2 * np.pi * 440 / rate * np.arange(count))
+    ones = np.diff(np.floor(np.cumsum(signal)), prepend=0).astype(np.uint8)
+    data = np.packbits(ones, bitorder="little").tobytes()
+    data += b"\x69" * (-len(data) % block)
     head = struct.pack("<4sQQQ", b"DSD ", 28, 28 + 52 + 12 + len(data), 0)
     form = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 1, 1, rate, 1, count, block, 0)
     return head + form + struct.pack("<4sQ", b"data", 12 + len(data)) + data
