@@ -19,6 +19,14 @@ from poolembed.embed.outputs import open_output
 from tests.cli.conftest import BAD, GOOD, Cli, files, manifest, npys
 from tests.conftest import RATE, noise
 
+
+def _folder_of(name: str) -> list[Path]:
+    """A folder in which there is one file alone, and no audio."""
+    Path("alone").mkdir()
+    Path("alone", name).write_bytes(b"?")
+    return [Path("alone")]
+
+
 KEPT = sorted(f"{name}.npy" for name in GOOD)
 
 
@@ -151,6 +159,17 @@ class TestWords:
         assert "empty file" in err
         assert ".hidden" not in err
         assert "notes.txt" not in err
+
+    def test_what_was_passed_over(self, cli: Cli, songs: Path) -> None:
+        shutil.copytree(songs, "some")
+        assert "passed over" not in cli("embed", "some").err  # covers and notes are nobody's songs
+        for name in ("x.xyz", "sub/y.XYZ", "z.abc"):
+            Path("some", name).write_bytes(b"?")
+        done = cli("embed", "some", "--json")
+        assert "passed over  3 files whose suffix is not known: .xyz 2, .abc 1 " in done.err
+        assert done.json["passed_over"] == {".xyz": 2, ".abc": 1}
+        assert "passed over" not in cli("embed", "some", "-q").err
+        assert "passed over 1 file whose suffix is not known: .abc 1" in cli("embed", *_folder_of("z.abc")).err
 
     def test_quiet_says_only_what_failed(self, cli: Cli, songs: Path) -> None:
         done = cli("embed", songs / "a.wav", songs / "b.flac", "--quiet")
