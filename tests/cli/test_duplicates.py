@@ -13,6 +13,8 @@ import pytest
 
 from poolembed.search import duplicates as library
 from tests.cli.conftest import Cli
+from tests.conftest import noise
+from tests.encoders import encode
 from tests.search.copies import FINGERPRINT, direction, embedded, write
 
 NOTHING_DELETED = "Nothing was deleted, and a model can be wrong: listen before you delete.\n"
@@ -247,3 +249,47 @@ def test_the_script(script: Cli, library_of_copies: Path) -> None:
     done = script("duplicates", library_of_copies, "--threshold", "0.995", "--format", "paths")
     assert done.code == 0
     assert len(done.out.splitlines()) == 3
+
+
+def test_from_files_to_paths(cli: Cli, tmp_path: Path) -> None:
+    """Suffixes are chosen so that whoever believes them keeps the wrong ones."""
+    samples = np.stack([noise(96_000)] * 2, axis=1)
+    songs = tmp_path / "songs"
+    encode(songs / "original.mp4", "alac.mp4", samples, 48_000)
+    lossy = {"b.wav": "mp3.wav", "c.wav": "mulaw.wav", "d.m4a": "quicktime.m4a"}
+    for name, encoder in lossy.items():
+        encode(songs / name, encoder, samples, 48_000)
+    assert cli("embed", songs, "-o", "out").code == 0
+    done = cli("duplicates", "out", "--threshold", "-1", "--format", "paths")
+    listed = {os.path.relpath(line, songs) for line in done.out.decode().splitlines()}
+    assert listed == lossy.keys()
+    done = cli("duplicates", "out", "--threshold", "-1")
+    assert "alac   lossless      48 kHz  2 ch" in done.out.decode()
+    assert "pcm_mulaw   768 kb/s" in done.out.decode()
+    (songs / "original.mp4").unlink()
+    done = cli("duplicates", "out", "--threshold", "-1", "--format", "csv")
+    assert "that it may not be as good as, and --format paths leaves out: " in done.err
+    doubts = [row["doubt"] for row in csv.DictReader(io.StringIO(done.out.decode())) if row["key"] in lossy]
+    assert any("do not compare" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize("note", ["silent", "its channels cancel: their mean is silence"])
+def test_soundless_songs_are_told(cli: Cli, tmp_path: Path, note: str) -> None:
+    for name in ("a.flac", "b.flac"):
+        write(tmp_path / "songs" / name)
+    out = embedded(tmp_path, {"a.flac": 0, "b.flac": 0}, notes={"a.flac": note, "b.flac": note})
+    done = cli("duplicates", out, "--format", "paths")
+    assert (done.code, done.out) == (0, b"")
+    assert "left out, for they are silent or their channels cancel: 2\n" in done.err
+
+
+def test_doubts_are_in_the_table(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "songs" / "a.flac")
+    write(tmp_path / "songs" / "b.flac", channels=2)
+    write(tmp_path / "songs" / "c.mp3")
+    done = cli("duplicates", embedded(tmp_path, {"a.flac": (0, 9.0), "b.flac": (0, 8.0), "c.mp3": (0, 9.0)}))
+    lines = done.out.decode().splitlines()
+    assert [line.split()[-1] for line in (lines[1], lines[2], lines[4])] == ["b.flac", "a.flac", "c.mp3"]
+    assert lines[3] == lines[5] == "          not for sure: it is 1.0 s longer than the best one"
+    assert "that the best of each can stand for: 0 songs, 0 MB\n" in done.err
+    assert "that it may not be as good as, and --format paths leaves out: 2\n" in done.err
