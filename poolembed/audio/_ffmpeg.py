@@ -386,3 +386,19 @@ def _is_encrypted(stream: av.AudioStream) -> bool:
         return stream.codec_context.codec_tag in _ENCRYPTED_TAGS
     except UnicodeDecodeError:  # a tag that is a number rather than four letters
         return False
+
+
+def read_metadata(descriptor: int) -> dict[str, str]:
+    """What a file says of itself, by FFmpeg's names for it; what is said of the sound comes after what is of the file.
+
+    Raises:
+        AudioError: FFmpeg does not read it.
+    """
+    try:
+        with _container(descriptor, None) as container:
+            told = container.metadata
+            for stream in container.streams.audio[:1]:
+                told = {**told, **stream.metadata}
+            return told
+    except av.FFmpegError:
+        raise AudioError("not audio, or its header is damaged or missing") from None

@@ -183,6 +183,7 @@ def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
         "failed": len(summary.failures),
         "failures": [{"path": path, "reason": reason} for path, reason in summary.failures.items()],
         "notes": [{"path": path, "note": note} for path, note in summary.notes.items()],
+        "passed_over": dict(summary.passed_over),
         "interrupted": summary.interrupted,
         "audio_seconds": summary.audio_seconds,
         "elapsed_seconds": summary.elapsed_seconds,

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,6 +29,7 @@ class Neighbour:
     key: str
     path: str
     tags: Tags
+    seconds: float | None = None
 
     @property
     def title(self) -> str | None:
@@ -44,19 +45,16 @@ class Listing:
     neighbours: list[Neighbour]
 
 
-def look_up(answers: Iterable[Answer], collection: Collection, *, technical: bool) -> Iterator[Listing]:
-    """Rows to songs, with the tags of those alone; with lengths only if `technical`, for they can take a while."""
-
-    @lru_cache(_REMEMBERED)
-    def tags(path: str) -> Tags:
-        return read_tags(path, technical=technical)
-
+def look_up(answers: Iterable[Answer], collection: Collection, lengths: Mapping[str, float]) -> Iterator[Listing]:
+    """Rows to songs, with the tags of those alone; `lengths` are seconds by path, of songs of which they are known."""
+    tags = lru_cache(_REMEMBERED)(read_tags)
     for answer in answers:
         neighbours = []
         for rank, (row, cosine) in enumerate(zip(answer.rows, answer.cosines, strict=True), start=1):
             path = collection.paths[row]
             found = tags(path) if collection.named else Tags()
-            neighbours.append(Neighbour(rank, round(cosine, 6), collection.keys[row], path, found))
+            seconds = lengths.get(path)
+            neighbours.append(Neighbour(rank, round(cosine, 6), collection.keys[row], path, found, seconds))
         yield Listing(answer.query, neighbours)
 
 
@@ -96,7 +94,7 @@ def as_paths(listings: Iterable[Listing], end: str = "\n") -> Iterator[str]:
 def as_m3u(listings: Iterable[Listing]) -> Iterator[str]:
     """An extended playlist of every song once, by absolute paths, which play from wherever the playlist lies.
 
-    Lengths are whole seconds, and -1 where a file does not tell.
+    Lengths are whole seconds of what was decoded when the song was embedded, and -1 where that is not known.
     """
     yield "#EXTM3U\n"
     for each in _each_once(listings):
@@ -104,7 +102,7 @@ def as_m3u(listings: Iterable[Listing]) -> Iterator[str]:
             typer.echo(f"not in the playlist: {printable(each.path)} has a line break in its name", err=True)
             continue
         path = each.path if "://" in each.path else os.path.abspath(each.path)  # noqa: PTH100
-        seconds = -1 if each.tags.duration is None else round(each.tags.duration)
+        seconds = -1 if each.seconds is None else round(each.seconds)
         name = each.title or os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
         yield f"#EXTINF:{seconds},{name}\n{path}\n"
 

@@ -63,7 +63,7 @@ def predict(
     from poolembed.embed.run import find_songs
     from poolembed.embed.song import Failed
     from poolembed.predict import load_predictor
-    from poolembed.text import printable
+    from poolembed.text import passed_over, printable
 
     songs = find_songs(inputs)
     predictor = load_predictor(model, columns=head)
@@ -76,6 +76,8 @@ def predict(
     failed = bool(songs.unreadable)
     for path, reason in songs.unreadable.items():
         typer.echo(f"{printable(path)}: {reason}", err=True)
+    if songs.passed_over:
+        typer.echo(f"passed over {passed_over(songs.passed_over)}", err=True)
     paths = [file.path for file in songs.files]
     with (
         stop_on_signal("finishing the songs in hand") as stop,

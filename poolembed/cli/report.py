@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from poolembed.embed.song import Embedded
-from poolembed.text import printable
+from poolembed.text import passed_over, printable
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
@@ -172,6 +172,8 @@ def closing_table(summary: Summary, model: Model, output: str) -> None:
         table.add_row("unchanged", f"{summary.unchanged} songs, embedded by an earlier run")
     if summary.failures:
         table.add_row("failed", f"[red]{len(summary.failures)} file{'s' if len(summary.failures) > 1 else ''}[/red]")
+    if summary.passed_over:
+        table.add_row("passed over", escape(passed_over(summary.passed_over)))
     left = summary.found - summary.embedded - summary.unchanged - len(summary.failures)
     if summary.interrupted:
         table.add_row("not reached", f"{left} songs; run the same command again to go on")

@@ -108,6 +108,7 @@ def search(
 
     from poolembed.cli import listing
     from poolembed.search.answers import allowed_rows, answer
+    from poolembed.search.lengths import read_lengths
     from poolembed.search.opening import open_library
     from poolembed.search.queries import Queries, every_row, mean_query, read_queries
 
@@ -128,12 +129,13 @@ def search(
             raise typer.Exit(1)
         if mean:
             found = [mean_query(known)]
+    lengths = read_lengths(collection) if format == "m3u" else {}
     answers = answer(library.searcher, found, k, allowed, with_query=with_query)
     fewest = k
 
     def counted() -> Iterator[Listing]:
         nonlocal fewest
-        for each in listing.look_up(answers, collection, technical=format == "m3u"):
+        for each in listing.look_up(answers, collection, lengths):
             fewest = min(fewest, len(each.neighbours))
             yield each
 

@@ -24,6 +24,7 @@ from itertools import count
 
 import torch
 
+from poolembed.audio.encoding import Encoding
 from poolembed.audio.source import Source, open_source
 from poolembed.embed.device import Batch, Runner, exact_and_single_threaded
 from poolembed.embed.merging import SongMerger, Stretches
@@ -49,6 +50,7 @@ class _Song:
     windows: int = 0
     duration: float = 0.0
     note: str | None = None
+    encoding: Encoding | None = None
 
 
 class Engine:
@@ -255,7 +257,7 @@ class _Run:
                         self._deliver(batch, self._runner.start(batch)())
                     if self._aborted:
                         return
-                song.duration, song.note = stream.duration, stream.note
+                song.duration, song.note, song.encoding = stream.duration, stream.note, stream.encoding
         except AudioError as error:
             self._outcomes.put(Failed(song.index, error.message))
             return
@@ -333,9 +335,8 @@ class _Run:
     def _finish(self, song: _Song) -> None:
         embedding = song.merger.embedding()
         if bool(torch.isfinite(embedding).all()):
-            outcome = Embedded(
-                song.index, embedding.numpy(), song.duration, note=song.note, segments=song.merger.segments()
-            )
+            segments = song.merger.segments()
+            outcome = Embedded(song.index, embedding.numpy(), song.duration, song.note, segments, song.encoding)
             self._outcomes.put(outcome)
         else:
             self._outcomes.put(Failed(song.index, "samples too large to embed: the embedding is not finite"))

@@ -10,11 +10,14 @@ This module reads the format. ``outputs/log.py`` is the only place that writes i
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, cast, get_args
 
+from poolembed.audio.encoding import Encoding
 from poolembed.errors import OutputError
 
 NAME = "manifest.jsonl"
@@ -89,6 +92,7 @@ class Record:
         row: row of the embedding in ``output``; None for one file per song.
         timestamps: ``(first, count)`` rows of ``timestamps.npy``, or of the journal for a journalled song.
         journal: row of the journal in which the embedding waits for the end of the run, or None.
+        encoding: how the file is encoded, as its decoder told when it was embedded; None where that was not kept.
     """
 
     key: str
@@ -103,6 +107,7 @@ class Record:
     row: int | None = None
     timestamps: tuple[int, int] | None = None
     journal: int | None = None
+    encoding: Encoding | None = None
 
     def to_line(self) -> bytes:
         """The record as a line of the manifest, newline included."""
@@ -123,6 +128,8 @@ class Record:
             song["timestamps"] = list(self.timestamps)
         if self.journal is not None:
             song["journal"] = self.journal
+        if self.encoding is not None:
+            song |= asdict(self.encoding)
         return _line(song)
 
 
@@ -210,4 +217,23 @@ def _read_record(value: dict[str, Any]) -> Record:
         row=value["row"],
         timestamps=None if span is None else (int(span[0]), int(span[1])),
         journal=value.get("journal"),
+        encoding=_read_encoding(value),
     )
+
+
+def _read_encoding(value: dict[str, Any]) -> Encoding | None:
+    """None in manifests of earlier versions, which have no such fields."""
+    if "codec" not in value:
+        return None
+    codec, lossless, rate, channels, bits, bitrate = (value[name] for name in Encoding.__match_args__)
+    if (
+        type(codec) is not str
+        or type(lossless) not in (bool, NoneType)
+        or type(rate) is not int
+        or type(channels) is not int
+        or type(bits) not in (int, NoneType)
+        or type(bitrate) not in (int, float, NoneType)
+        or not 0 <= (bitrate or 0) < math.inf
+    ):
+        raise ValueError(value)
+    return Encoding(codec, lossless, rate, channels, bits, bitrate)

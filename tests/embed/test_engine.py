@@ -208,6 +208,7 @@ class FakeSong:
         self._blocks = blocks
         self.duration = duration
         self.note = note
+        self.encoding = None
         self.closed = False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:

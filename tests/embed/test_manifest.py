@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poolembed.audio.encoding import Encoding
 from poolembed.embed.manifest import Header, ModelIdentity, Record, Settings, read_manifest
 from poolembed.errors import OutputError
 
@@ -19,6 +20,15 @@ HEADER = Header(ModelIdentity("base", "abc123", 4), Settings("matrix", "float16"
 # Any text, lone surrogates among it: that is how Python spells a file name of invalid UTF-8.
 names = st.text(st.characters(exclude_characters="\0"), min_size=1)
 spans = st.none() | st.tuples(st.integers(0, 10**6), st.integers(0, 1000))
+encodings = st.builds(
+    Encoding,
+    codec=st.sampled_from(["flac", "mp3"]),
+    lossless=st.none() | st.booleans(),
+    sample_rate=st.integers(1, 10**7),
+    channels=st.integers(1, 64),
+    bits=st.none() | st.integers(1, 64),
+    bitrate=st.none() | st.floats(0, 1e5),
+)
 records = st.builds(
     Record,
     key=names,
@@ -33,6 +43,7 @@ records = st.builds(
     row=st.none() | st.integers(0, 10**7),
     timestamps=spans,
     journal=st.none() | st.integers(0, 10**7),
+    encoding=st.none() | encodings,
 )
 
 
@@ -83,6 +94,46 @@ def test_the_contract_of_a_line(scratch: Path) -> None:
     assert header["poolembed_manifest"] == 1
     assert (header["model"], header["fingerprint"], header["embedding_size"]) == ("base", "abc123", 4)
     assert header["settings"] == {"format": "matrix", "dtype": "float16", "timestamps": 2.5}
+
+
+def test_the_encoding_in_a_line(tmp_path: Path) -> None:
+    record = Record("k", "p", "p", "ok", None, 1, 1.0, encoding=Encoding("mp3", False, 44_100, 2, None, 192.3))
+    line = json.loads(record.to_line())
+    assert {name: line[name] for name in ("codec", "lossless", "sample_rate", "channels", "bits", "bitrate")} == {
+        "codec": "mp3",
+        "lossless": False,
+        "sample_rate": 44_100,
+        "channels": 2,
+        "bits": None,
+        "bitrate": 192.3,
+    }
+    old = {name: value for name, value in line.items() if name in ("path", "key", "status", "reason", "row")}
+    old |= {name: line[name] for name in ("duration", "size", "mtime", "output")}
+    read = read_manifest(write(tmp_path / "m", HEADER.to_line(), json.dumps(old).encode() + b"\n")).records["k"]
+    assert read.encoding is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"codec": 3},
+        {"lossless": 1},
+        {"lossless": "yes"},
+        {"sample_rate": "44100"},
+        {"sample_rate": True},
+        {"channels": 2.5},
+        {"bits": [16]},
+        {"bitrate": "high"},
+        {"bitrate": -1},
+        {"bitrate": math.nan},
+    ],
+    ids=str,
+)
+def test_an_encoding_of_wrong_types_is_refused(tmp_path: Path, field: dict[str, object]) -> None:
+    record = Record("k", "p", "p", "ok", None, 1, 1.0, encoding=Encoding("mp3", False, 44_100, 2, None, 192.3))
+    line = json.dumps(json.loads(record.to_line()) | field).encode()
+    with pytest.raises(OutputError, match="line 2"):
+        read_manifest(write(tmp_path / "m", HEADER.to_line(), line + b"\n"))
 
 
 def test_mtime_keeps_every_bit_of_the_float(tmp_path: Path) -> None:

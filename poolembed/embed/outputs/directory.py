@@ -172,6 +172,7 @@ class OutputDirectory:
                 row=place.row,
                 timestamps=place.timestamps,
                 journal=place.journal,
+                encoding=song.encoding,
             )
         )
         return None
