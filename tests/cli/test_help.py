@@ -13,6 +13,7 @@ import typer
 import poolembed
 from poolembed.cli.app import app
 from tests.cli.conftest import Cli
+from tests.waiting import PATIENCE
 
 HEAVY = {
     "torch",
@@ -51,7 +52,7 @@ def loaded_by(*arguments: str, **variables: str) -> tuple[set[str], str]:
         "main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60, env=variables
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=PATIENCE, env=variables
     )
     assert "Traceback" not in done.stderr, done.stderr
     return set(json.loads(done.stderr.partition("MODULES")[2])), done.stdout
