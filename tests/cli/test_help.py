@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -42,8 +43,8 @@ def commands() -> dict[str, Any]:
     return dict(group.commands)
 
 
-def loaded_by(*arguments: str, **variables: str) -> tuple[set[str], str]:
-    """The modules that a run of the command line imports, and what it prints."""
+def loaded_by(*arguments: str, below: tuple[str, ...] = (), **variables: str) -> tuple[set[str], str]:
+    """The modules that a run of the command line, started by the command `below`, imports, and what it prints."""
     code = (
         "import atexit, json, sys\n"
         "atexit.register(lambda: sys.stderr.write('MODULES' + json.dumps(sorted(sys.modules))))\n"
@@ -52,7 +53,12 @@ def loaded_by(*arguments: str, **variables: str) -> tuple[set[str], str]:
         "main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=PATIENCE, env=variables
+        [*below, sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=variables,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return set(json.loads(done.stderr.partition("MODULES")[2])), done.stdout
@@ -90,8 +96,14 @@ def test_options_and_their_values_complete() -> None:
     assert not modules & HEAVY
 
 
+BASH = shutil.which("bash")
+
+
+@pytest.mark.skipif(BASH is None, reason="there is no bash")
 def test_completion_can_be_installed() -> None:
-    modules, out = loaded_by("--show-completion", "bash")
+    """Typer looks for the shell among the processes above it: without one, as under a service, there would be none."""
+    assert BASH is not None
+    modules, out = loaded_by("--show-completion", below=(BASH, "-c", '"$@"; exit $?', "bash"))
     assert "_POOLEMBED_COMPLETE" in out
     assert not modules & HEAVY
 
