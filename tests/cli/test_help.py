@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -43,7 +44,9 @@ def commands() -> dict[str, Any]:
     return dict(group.commands)
 
 
-def loaded_by(*arguments: str, below: tuple[str, ...] = (), **variables: str) -> tuple[set[str], str]:
+def loaded_by(
+    *arguments: str, below: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> tuple[set[str], str]:
     """The modules that a run of the command line, started by the command `below`, imports, and what it prints."""
     code = (
         "import atexit, json, sys\n"
@@ -58,7 +61,7 @@ def loaded_by(*arguments: str, below: tuple[str, ...] = (), **variables: str) ->
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env=variables,
+        env=variables or {},
     )
     assert "Traceback" not in done.stderr, done.stderr
     return set(json.loads(done.stderr.partition("MODULES")[2])), done.stdout
@@ -83,7 +86,7 @@ def test_completion_imports_nothing_heavy_and_completes(shell: str) -> None:
         "_TYPER_COMPLETE_ARGS": "poolembed em",
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    modules, out = loaded_by(_POOLEMBED_COMPLETE=f"complete_{shell}", **words)
+    modules, out = loaded_by(variables={"_POOLEMBED_COMPLETE": f"complete_{shell}", **words})
     assert "embed" in out
     assert "models" not in out
     assert not modules & HEAVY
@@ -91,7 +94,7 @@ def test_completion_imports_nothing_heavy_and_completes(shell: str) -> None:
 
 def test_options_and_their_values_complete() -> None:
     words = {"COMP_WORDS": "poolembed embed --format ", "COMP_CWORD": "3"}
-    modules, out = loaded_by(_POOLEMBED_COMPLETE="complete_bash", **words)
+    modules, out = loaded_by(variables={"_POOLEMBED_COMPLETE": "complete_bash", **words})
     assert out.split() == ["npy", "matrix", "parquet", "jsonl"]
     assert not modules & HEAVY
 
