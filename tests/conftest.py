@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,24 @@ def ctrl_c_is_heard() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _left_behind() -> set[str]:
+    """Threads and, where the system lists them, processes that were started here and are still there."""
+    threads = {f"{thread}" for thread in threading.enumerate() if thread is not threading.main_thread()}
+    lists = Path("/proc/self/task").glob("*/children")
+    children = {child for each in lists for child in each.read_text().split()}
+    watcher = str(getattr(resource_tracker._resource_tracker, "_pid", None))  # stays for as long as this process
+    return threads | {f"process {child}" for child in children - {watcher}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_behind() -> Iterator[None]:
+    """Fails the last test of a module that leaves a thread or a process running."""
+    before = _left_behind()
+    yield
+    left = _left_behind() - before
+    assert not left, f"left behind: {left}"
+
+
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
     """A command that is stopped ignores signals from then on, to end in peace, which here would outlast it."""
@@ -169,8 +189,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, save_tiny: Callable[..., P
 @pytest.fixture
 def no_new_threads() -> Iterator[None]:
     """Fails a test that leaves threads behind."""
-    import threading
-
     before = set(threading.enumerate())
     yield
     left = [thread for thread in threading.enumerate() if thread not in before]

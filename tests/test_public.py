@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import poolembed
+from tests.waiting import PATIENCE
 
 PACKAGE = Path(poolembed.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -85,7 +86,7 @@ def test_errors_say_what_to_do() -> None:
 
 def modules_after(statement: str) -> set[str]:
     code = f"import json, sys\n{statement}\njson.dump(sorted(sys.modules), sys.stdout)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=PATIENCE)
     return set(json.loads(done.stdout))
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-PATIENCE = 40.0
+PATIENCE = 300.0
 """Seconds after which what has not come never will: a hang, and no busy machine. Less than pytest's own limit."""
 
 

@@ -48,7 +48,7 @@ def first_numbers(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]
     largest = np.abs(first).max(axis=-1, keepdims=True)
     small = (largest > 0) & (largest < _SMALL)
     if small.any():
-        first = first / np.where(small, largest, 1)
+        first = np.divide(first, np.where(small, largest, 1), dtype=np.float32)
     length = np.linalg.norm(first, axis=-1, keepdims=True)
     unit: NDArray[np.float32] = (first / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
     return unit

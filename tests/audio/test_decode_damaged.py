@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio import open_audio
 from poolembed.errors import AudioError
+from tests.waiting import PATIENCE
 
 CLIPS = Path(__file__).parents[1] / "clips"
 Signal = NDArray[np.float32]
@@ -319,7 +320,7 @@ def test_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     said: list[str] = []
     thread = threading.Thread(target=lambda: said.append(reason(tmp_path / "pipe.wav")), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert said == ["not a regular file"]
 
 

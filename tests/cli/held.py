@@ -57,7 +57,7 @@ _PLACES = {"song": _SONG, "epoch": _EPOCH}
 def held(place: str, after: int, *arguments: str | Path) -> list[str]:
     """A command line that runs until it has begun so many songs or ended so many epochs, and there waits for `GO`."""
     code = f"{_CODE}AFTER = {after}\n{_PLACES[place]}\nsys.exit(main())"
-    return [sys.executable, "-c", code, *map(os.fspath, arguments)]
+    return [sys.executable, "-c", code, *(os.fspath(argument) for argument in arguments)]
 
 
 @contextmanager

@@ -48,8 +48,12 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory, models: Pa
 
 
 def embedding(*arguments: str | Path, hold_after: int = MANY) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """A run with the toy model in the background, which waits for `GO` after so many songs."""
-    return running(held("song", hold_after, "embed", "-m", "toy", *arguments))
+    """A run with the toy model in the background, which waits for `GO` after so many songs.
+
+    It has one worker: of two, one may be far behind when the other comes to wait, and its song is then in a batch that
+    does not fill any more.
+    """
+    return running(held("song", hold_after, "embed", "-m", "toy", "--workers", "1", *arguments))
 
 
 def finish(process: subprocess.Popen[bytes], said: bytes = b"") -> Result:

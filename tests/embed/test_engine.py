@@ -28,8 +28,9 @@ from poolembed.errors import AudioError, PoolembedError, UsageError
 from poolembed.nn.config import PoolingConfig
 from poolembed.nn.model import SongModel
 from tests.conftest import HOP, POOLINGS, RATE, noise, slow_windows, tiny_config, tiny_network
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_new_threads")
 
 WINDOW = 32 * HOP
 NETWORK = tiny_network()
@@ -255,13 +256,6 @@ def short(name: str) -> Iterator[NDArray[np.float32]]:
     yield noise(400, seed=len(name))
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.005)
-
-
 class TestTrouble:
     @pytest.mark.parametrize("at", ["open", "first block", "later block", "end"])
     def test_a_broken_song_costs_only_itself(
@@ -473,7 +467,7 @@ class TestBounds:
 
         def behaviour(name: str) -> Iterator[NDArray[np.float32]]:
             if name == "0":
-                release.wait(30)
+                release.wait(PATIENCE)
             yield from short(name)
 
         made = library(behaviour)
@@ -488,7 +482,7 @@ class TestBounds:
             assert outcomes == []
         finally:
             release.set()
-            consumer.join(30)
+            consumer.join(PATIENCE)
         assert [outcome.index for outcome in outcomes] == list(range(300))
 
     def test_few_full_batches_wait_for_a_device(
@@ -499,7 +493,7 @@ class TestBounds:
 
         class Stuck(OffCpuRunner):
             def start(self, batch: Any) -> Callable[[], Tensor]:
-                release.wait(30)
+                release.wait(PATIENCE)
                 return super().start(batch)
 
         monkeypatch.setattr(engine_module, "Runner", Stuck)
@@ -523,7 +517,7 @@ class TestBounds:
             assert decoded <= most + 2
         finally:
             release.set()
-            consumer.join(30)
+            consumer.join(PATIENCE)
         assert len(embeddings(found)) == 2
 
     def test_few_full_batches_wait_on_the_cpu(self, library: Callable[[Behaviour], Library]) -> None:

@@ -27,6 +27,7 @@ from poolembed.embed.outputs import parquet as parquet_module
 from poolembed.embed.outputs.files import offset_of_line
 from poolembed.embed.song import Embedded, Segments
 from poolembed.errors import OutputError, UsageError
+from tests.waiting import PATIENCE
 
 D = 4
 MODEL = ModelIdentity("base", "f00d", D)
@@ -618,7 +619,9 @@ def test_sigkill_loses_nothing_that_was_written(tmp_path: Path, format: Format) 
     found = put(tmp_path / "lib", a="1", b="bad", c="12", d="123")
     arguments = [__file__, str(tmp_path / "lib"), str(tmp_path / "out"), format, "3"]
     # The interpreter of the tests, on this file; nothing comes from outside.
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, timeout=PATIENCE
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert [record.key for record in records(tmp_path / "out")] == ["a", "b", "c"]
     plan = run(tmp_path / "out", found, format)

@@ -33,7 +33,7 @@ from poolembed.train.cache import STEP, Filled, MelCache, dequantise, quantise
 from poolembed.train.sampling import Crops
 from tests.conftest import HOP, RATE, noise, slow_windows, tiny_network
 
-pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_new_threads")
 
 FRONTEND = tiny_network().frontend
 CONFIG = FRONTEND.config

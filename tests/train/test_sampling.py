@@ -18,8 +18,9 @@ from poolembed.labels import Clip
 from poolembed.train.cache import MelCache
 from poolembed.train.sampling import Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
 from tests.conftest import HOP, RATE, noise, tiny_network
+from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_new_threads")
 
 FRAMES = 32
 LENGTHS = (1, 31, 32, 33, 64, 100, 320)  # mel frames of the clips
@@ -256,8 +257,9 @@ class TestPrefetcher:
         made: list[int] = []
         with Prefetcher(made.append, range(1000), ahead=2) as things:
             next(things)
-            time.sleep(0.3)
-            assert len(made) <= 1 + 2 + 1  # taken, waiting, in hand
+            wait_until(lambda: len(made) == 1 + 2 + 1)  # taken, waiting, in hand
+            time.sleep(0.1)  # time to make one too many
+            assert len(made) == 4
 
     @pytest.mark.parametrize("taken", [0, 1, 5])
     def test_ends_when_it_is_left(self, taken: int) -> None:
