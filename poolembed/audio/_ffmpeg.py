@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.audio._decoders import DamagedError, block_size, mean_of_channels
+from poolembed.audio._graphs import new_graph
 from poolembed.audio._promise import Promise
 from poolembed.errors import AudioError
 
@@ -48,7 +49,7 @@ class FFmpegDecoder:
             with _container(descriptor) as container:
                 self.sample_rate, channels, self.promise = _describe(container)
             os.lseek(descriptor, 0, os.SEEK_SET)
-            graph = av.filter.Graph()
+            graph = new_graph()
             source = graph.add(
                 "amovie",
                 filename="fd:",
