@@ -44,9 +44,7 @@ def load() -> dict[str, dict[str, Any]]:
 
 def save(results: dict[str, dict[str, Any]]) -> str:
     """Save the results, and the table, which is returned."""
-    results = dict(
-        sorted(results.items(), key=lambda item: (len(item[0].split(".")) == 1, item[0].split()[0], item[0][::-1]))
-    )
+    results = dict(sorted(results.items()))
     SAVED.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     tests = Table("Tests", ["row", "Python", "passed", "failed", "skipped", "seconds", "install, s", "installed, MB"])
     packages = Table("Packages", ["row", *SHOWN])
