@@ -19,6 +19,7 @@ from poolembed.cli.duplicates import HELP as DUPLICATES_HELP
 from poolembed.cli.duplicates import duplicates
 from poolembed.cli.embed import HELP as EMBED_HELP
 from poolembed.cli.embed import embed
+from poolembed.cli.encoding import speak_utf8
 from poolembed.cli.evaluate import HELP as EVALUATE_HELP
 from poolembed.cli.evaluate import evaluate
 from poolembed.cli.grouped import GroupedCommand
@@ -98,6 +99,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; every deliberate error becomes a message on stderr and an exit code."""
+    speak_utf8()
     try:
         app()
     except PoolembedError as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import os
@@ -14,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.separated import RULE, csv_line
 from poolembed.errors import PoolembedError, UsageError
 
 if TYPE_CHECKING:
     from poolembed.search.collection import Collection
     from poolembed.search.duplicates import Copy, Duplicates, Group
 
-HELP = """\
+HELP = (
+    """\
 Find the same recording under other names, bitrates and formats. Nothing is deleted.
 
 \b
@@ -33,7 +33,10 @@ Examples:
 Groups are listed by how much space they would free, and in each group the best song first: lossless before lossy, then
 by bitrate, sample rate, channels and length. Every other song of a group is as near to the best one as the threshold
 asks, and as long within the tolerance. --format paths lists all but the best ones.
+
 """
+    + RULE
+)
 
 
 def duplicates(
@@ -132,13 +135,11 @@ def _as_dict(song: Copy) -> dict[str, object]:
 def _as_csv(groups: list[Group]) -> str:
     from poolembed.search.duplicates import Copy
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["group", "place", *(field.name for field in dataclasses.fields(Copy))])
+    lines = [csv_line("group", "place", *(field.name for field in dataclasses.fields(Copy)))]
     for number, group in enumerate(groups, start=1):
         for place, song in enumerate(group.songs, start=1):
-            table.writerow([number, place, *_as_dict(song).values()])
-    return text.getvalue()
+            lines.append(csv_line(number, place, *_as_dict(song).values()))
+    return "".join(lines)
 
 
 def _as_paths(groups: list[Group], end: bytes) -> bytes:
