@@ -238,7 +238,7 @@ class Store:
             )
         self._index_end = sum(map(len, lines))
         damaged = False
-        entries = []
+        entries: list[Entry] = []
         for line in lines[1:]:
             try:
                 read = json.loads(line)
@@ -248,6 +248,8 @@ class Store:
                     entries.append(msgspec.convert(read, Entry))
             except (ValueError, RecursionError):
                 damaged = True
+        if self._marked * self._width > os.fstat(self._rows).st_size:
+            self._marked = 0  # the file was cut since, so what it goes on with may be anything
         for entry in entries:
             if self._holds(entry):
                 self.entries[entry.stretch] = entry

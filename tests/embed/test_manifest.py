@@ -39,7 +39,7 @@ records = st.builds(
 )
 
 
-def made(key: str, row: int = 0, **changes: Any) -> Record:
+def made(key: str, row: int | None = 0, **changes: Any) -> Record:
     """One that was embedded."""
     record = Record(key, key, f"/{key}", "ok", None, 1, 1.0, 1.0, "embeddings.npy", row)
     return dataclasses.replace(record, **changes)
@@ -163,26 +163,42 @@ def test_a_missing_manifest_is_an_output_error(tmp_path: Path) -> None:
         read_manifest(tmp_path / "none")
 
 
+CANNOT_BE: dict[str, tuple[Any, ...]] = {
+    "row": ("0", 2.5, -1, True, [0], 10**400),
+    "size": ("1", 1.5, -1, True, 2**64),
+    "mtime": ("1", True, [1.0], math.nan, math.inf, 10**400),
+    "duration": (-1.0, math.nan, math.inf, "1"),
+    "timestamps": ([1], [1, 2, 3], [-1, 1], ["a", "b"], 1, {"a": 1}, [1, 10**30]),
+    "journal": ("0", -1, 0.5, True),
+    "status": ("done", None, 1),
+    "reason": (1, [], {}),
+    "path": (None, 1, "\ud800"),
+    "abspath": (1, "\ud800"),
+    "key": (
+        "",
+        ".",
+        "..",
+        "/a",
+        "a/",
+        "a//b",
+        "a/./b",
+        "a/../../b",
+        "a\0b",
+        "\ud800",
+        1,
+        ".poolembed/a",
+        ".POOLEMBED/a",
+    ),
+    "output": ("../embeddings.npy", "/embeddings.npy", "other.npy", 1, None),
+}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        *[("row", value) for value in ("0", 2.5, -1, True, [0], 10**400)],
-        *[("size", value) for value in ("1", 1.5, -1, True, 2**64)],
-        *[("mtime", value) for value in ("1", True, [1.0], math.nan, math.inf, 10**400)],
-        *[("duration", value) for value in (-1.0, math.nan, math.inf, "1")],
-        *[("timestamps", value) for value in ([1], [1, 2, 3], [-1, 1], ["a", "b"], 1, {"a": 1}, [1, 10**30])],
-        *[("journal", value) for value in ("0", -1, 0.5, True)],
-        *[("status", value) for value in ("done", None, 1)],
-        *[("reason", value) for value in (1, [], {})],
-        *[("path", value) for value in (None, 1, "\ud800")],
-        *[("abspath", value) for value in (1, "\ud800")],
-        *[("key", value) for value in ("", ".", "..", "/a", "a/", "a//b", "a/./b", "a/../../b", "a\0b", "\ud800", 1)],
-        *[("key", value) for value in (".poolembed/song", ".POOLEMBED/song")],
-        *[("output", value) for value in ("../embeddings.npy", "/embeddings.npy", "other.npy", 1, None)],
-    ],
+    [(field, value) for field, values in CANNOT_BE.items() for value in values],
     ids=repr,
 )
-def test_a_field_that_cannot_be_is_refused_with_its_line(tmp_path: Path, field: str, value: object) -> None:
+def test_a_field_that_cannot_be_is_refused_with_its_line(tmp_path: Path, field: str, value: Any) -> None:
     good = json.loads(made("k").to_line())
     bad = {**json.loads(made("other", 1).to_line()), field: value}
     lines = [json.dumps(line).encode() + b"\n" for line in (good, bad)]
