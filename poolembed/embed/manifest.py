@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
@@ -219,13 +220,18 @@ class _Head(msgspec.Struct):
     created: str
 
 
+_PATH = re.compile(rb'\{"path": ("(?:[^"\\]|\\.)*"), ')  # as `Record.to_line` begins
 _read_record = msgspec.json.Decoder(Record).decode
 
 
 def _decode(line: bytes) -> Record:
-    # A tenth of the time of json.loads and a constructor; but it refuses the surrogates of names that are not UTF-8,
-    # and has no words for a field that is another's unless there.
-    return _read_record(line) if b'"abspath"' in line and b"\\ud" not in line else _loads(line, Record)
+    # Half the time of json.loads, but it refuses the surrogates of names that are not UTF-8.
+    if b"\\ud" not in line:
+        if b'"abspath"' in line:
+            return _read_record(line)
+        if (found := _PATH.match(line)) is not None:
+            return _read_record(b'{"abspath": %b, %b' % (found[1], line[1:]))
+    return _loads(line, Record)
 
 
 def _loads(line: bytes, type: type[T]) -> T:
