@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 
+from poolembed.cli.encoding import speak_utf8
 from poolembed.cli.stopping import take_ctrl_c
 from poolembed.errors import PoolembedError, UsageError
 
@@ -17,6 +18,7 @@ from poolembed.errors import PoolembedError, UsageError
 def main() -> None:
     """Run the command line; every deliberate error becomes a message on stderr and an exit code."""
     with take_ctrl_c():
+        speak_utf8()
         _run()
 
 

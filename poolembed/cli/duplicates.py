@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import os
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.separated import RULE, csv_line
 from poolembed.errors import PoolembedError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from poolembed.search.duplicates import Duplicates, Group
     from poolembed.search.quality import Copy
 
-HELP = """\
+HELP = (
+    """\
 Find the same recording under other names, bitrates and formats. Nothing is deleted.
 
 \b
@@ -39,6 +39,8 @@ Every other song of a group is as near to the best one as the threshold asks, an
 others the table says why that is not certain. Songs that are silent, or whose channels cancel, are never listed. A
 codec cannot tell what it was given: a FLAC that was made from an MP3 counts as lossless.
 """
+    + RULE
+)
 
 
 def duplicates(
@@ -142,13 +144,11 @@ def _as_dict(song: Copy) -> dict[str, object]:
 def _as_csv(groups: list[Group]) -> str:
     from poolembed.search.quality import Copy
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["group", "place", *(field.name for field in dataclasses.fields(Copy))])
+    lines = [csv_line("group", "place", *(field.name for field in dataclasses.fields(Copy)))]
     for number, group in enumerate(groups, start=1):
         for place, song in enumerate(group.songs, start=1):
-            table.writerow([number, place, *_as_dict(song).values()])
-    return text.getvalue()
+            lines.append(csv_line(number, place, *_as_dict(song).values()))
+    return "".join(lines)
 
 
 def _as_paths(groups: list[Group], end: bytes) -> bytes:

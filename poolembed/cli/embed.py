@@ -143,16 +143,21 @@ def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str
 
 
 def _read_paths(path: str, null: bool) -> list[str]:
+    from poolembed.disk import read_list
+
+    end = b"\0" if null else b"\n"
     try:
         if path != "-":
-            data = Path(os.path.expanduser(path)).read_bytes()  # noqa: PTH111 - Path's raises where there is no such user
+            # Of any kind: <(find …) is a pipe. Not Path.expanduser, which raises where there is no such user.
+            with Path(os.path.expanduser(path)).open("rb") as file:  # noqa: PTH111
+                lines = read_list(file, end)
         elif sys.stdin is not None:
-            data = sys.stdin.buffer.read()
+            lines = read_list(sys.stdin.buffer, end)
         else:
             raise PoolembedError("cannot read paths from standard input: it is closed")
     except OSError as error:
-        raise PoolembedError(f"cannot read the list of paths {path}: {error.strerror}") from error
-    lines = [line for line in data.split(b"\0" if null else b"\n") if line]
+        raise PoolembedError(f"cannot read the list of paths {path}: {error.strerror or error}") from error
+    lines = [line for line in lines if line]
     if not null and all(line.endswith(b"\r") for line in lines):  # a list from Windows
         lines = [line[:-1] for line in lines]
     return [os.fsdecode(line) for line in lines]

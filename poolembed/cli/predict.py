@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.separated import RULE, harmless
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     Labels = list[tuple[str, float]]
 
-HELP = """\
+HELP = (
+    """\
 Label songs: what a model that was trained on labelled clips hears in them, with probabilities.
 
 \b
@@ -32,7 +34,10 @@ Examples:
 
 One line per song: its path and its labels, tab-separated. --timestamps adds lines that begin with path and time: one
 per S seconds; or, if the model was trained with --pool predictions, one per label and stretch of time that it is heard.
+
 """
+    + RULE
+)
 
 THRESHOLD = 0.5
 
@@ -104,11 +109,15 @@ def _as_lines(path: str, song: Prediction, heads: Sequence[HeadConfig], count: i
 
     lines = []
     for head in heads:
-        first = [printable(path), *([head.column] if len(heads) > 1 else [])]
+        first = [harmless(printable(path)), *([harmless(head.column)] if len(heads) > 1 else [])]
         found = [("", top(head, song.probabilities[head.column], count))]
         found += [(f"{start:.2f}-{end:.2f}", labels) for start, end, labels in _moments(song, head, count, threshold)]
         for when, labels in found:
-            fields = [*first, *([when] if when else []), *(f"{printable(label)} {p:.3f}" for label, p in labels)]
+            fields = [
+                *first,
+                *([when] if when else []),
+                *(harmless(f"{printable(label)} {p:.3f}") for label, p in labels),
+            ]
             lines.append("\t".join(fields))
     return "\n".join(lines)
 

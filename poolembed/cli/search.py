@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.separated import RULE
 from poolembed.errors import BundleNotFoundError, UsageError, VectorsError
 from poolembed.text import printable
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from poolembed.search.collection import Collection
     from poolembed.search.queries import Queries, Query
 
-HELP = """\
+HELP = (
+    """\
 Search for songs like these: the nearest embeddings by cosine.
 
 \b
@@ -35,7 +37,10 @@ Examples:
 A query is an audio file, a song of the collection by its path or key, an .npy file, or - for JSON Lines of embeddings
 on standard input. A song that the collection has is not decoded again, and is no neighbour of itself. Neighbours come
 in the order of their cosines, equally near ones in the order of the collection.
+
 """
+    + RULE
+)
 
 DEFAULT = "embeddings"
 

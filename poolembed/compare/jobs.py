@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from poolembed.compare.contenders import Trial
 from poolembed.compare.scoring import score, scored
+from poolembed.disk import read_regular
 from poolembed.embed.outputs.files import PART, writing
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
@@ -154,8 +155,8 @@ def perform(job: Job) -> Record:
 def read_record(job: Job) -> Record | None:
     """What an earlier study wrote down of this run; None if it did not come to that, or not to the end."""
     try:
-        return msgspec.json.decode(job.record.read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(read_regular(job.record), type=Record)
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from poolembed import bundle
-from poolembed.embed.outputs.files import replacing, writing
+from poolembed.embed.outputs.files import lock_at, replacing, writing
 from poolembed.errors import OutputError
 from poolembed.train import checkpoint
 from poolembed.train.configfile import RUN
@@ -28,7 +28,7 @@ def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / ".train.lock")
+        lock = lock_at(output / ".train.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -71,16 +71,19 @@ class Recording:
         self.step = watcher.step
 
     def begin(self, plan: Plan) -> None:
-        """Forget the epochs after the checkpoint: they come again."""
-        path = self._output / HISTORY
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._lines = [line for line in lines if json.loads(line)["step"] <= plan.first_step]
+        """Write the epochs before the checkpoint, as it has them; those after it come again."""
+        self._lines = [json.dumps(record.as_json()) for record in plan.history]
+        if self._lines:
+            self._write()
         self._watcher.begin(plan)
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
         """One more line."""
         self._lines.append(json.dumps(record.as_json()))
+        self._write()
+        self._watcher.epoch(record, best)
+
+    def _write(self) -> None:
         path = self._output / HISTORY
         with writing(path, f"--resume {self._output} goes on"), replacing(path, self._output) as part:
             part.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
-        self._watcher.epoch(record, best)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import ModelIdentity
-from poolembed.embed.outputs.files import PART, replacing, writing
+from poolembed.embed.outputs.files import PART, Folders, lock_at, replacing, writing
 from poolembed.errors import OutputError
 from poolembed.search.collection import Collection
 from poolembed.search.index.file import About, Contents, read_contents, starts_as_index, write_contents
@@ -102,8 +102,9 @@ def _working(path: Path) -> Iterator[Path]:
     """A folder beside the index for what is not finished; gone in the end, and one run's alone."""
     work = path.with_name(f".{path.name}{PART}")
     with writing(path, "the index that was there, if any, is as it was"):
+        Folders(path.parent).check(work / "lock")
         work.mkdir(exist_ok=True)
-        lock = FileLock(work / "lock", timeout=0)
+        lock = lock_at(work / "lock")
         try:
             lock.acquire()
         except Timeout as error:
