@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio.source import Source
 from poolembed.bundle import Bundle, BundleConfig, load_bundle
+from poolembed.embed.crew import SONG_TIMEOUT
 from poolembed.embed.device import (
     DTYPES,
     DeviceName,
@@ -22,7 +23,7 @@ from poolembed.embed.device import (
     default_batch_size,
     usable_cores,
 )
-from poolembed.embed.engine import Engine, check_seconds, time_resolution
+from poolembed.embed.engine import Engine, check_seconds, ignore, time_resolution
 from poolembed.embed.nested import check_dim, shortened
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError
@@ -39,7 +40,8 @@ def load(
     precision: PrecisionName = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
-    on_halved: Callable[[int], None] = lambda _: None,
+    song_timeout: float = SONG_TIMEOUT,
+    on_halved: Callable[[int], None] = ignore,
 ) -> Model:
     """Load a model by the name of a bundle at hand or by the path of one.
 
@@ -51,6 +53,7 @@ def load(
         precision: what the encoder computes in: auto, fp32, bf16 or fp16.
         batch_size: windows per batch; None for what suits the device and the model.
         workers: threads; None for one per core.
+        song_timeout: give up a song whose decoding makes no progress for so many seconds; 0 for never.
         on_halved: told the new batch size if the device runs out of memory.
 
     Raises:
@@ -65,6 +68,7 @@ def load(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        song_timeout=song_timeout,
         on_halved=on_halved,
     )
     return Model(bundle, engine, dim)
@@ -77,7 +81,8 @@ def build_engine(
     precision: PrecisionName = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
-    on_halved: Callable[[int], None] = lambda _: None,
+    song_timeout: float = SONG_TIMEOUT,
+    on_halved: Callable[[int], None] = ignore,
 ) -> Engine:
     """An engine that runs a model in eval mode; the options are those of `load`.
 
@@ -90,6 +95,7 @@ def build_engine(
         model.for_inference(where, choose_precision(precision, where)),
         batch_size=default_batch_size(where, model.config) if batch_size is None else batch_size,
         workers=usable_cores() if workers is None else workers,
+        song_timeout=song_timeout,
         on_halved=on_halved,
     )
 
