@@ -380,7 +380,7 @@ class TestTrouble:
             raise ZeroDivisionError("a bug")
 
         monkeypatch.setattr(engine.network, "features", fail)
-        with pytest.raises(PoolembedError, match="network failed .*ZeroDivisionError: a bug") as caught:
+        with pytest.raises(PoolembedError, match=r"network failed .*ZeroDivisionError: a bug") as caught:
             list(engine.run(SONGS * 100))
         assert caught.value.hint is not None
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
