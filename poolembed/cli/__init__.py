@@ -6,8 +6,8 @@ Nothing here imports torch before a verb that needs it runs, so that help and sh
 from __future__ import annotations
 
 import os
-import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -21,6 +21,7 @@ from poolembed.cli.embed import HELP as EMBED_HELP
 from poolembed.cli.embed import embed
 from poolembed.cli.evaluate import HELP as EVALUATE_HELP
 from poolembed.cli.evaluate import evaluate
+from poolembed.cli.faults import LOGGER, recording_faults
 from poolembed.cli.grouped import GroupedCommand
 from poolembed.cli.index import HELP as INDEX_HELP
 from poolembed.cli.index import index
@@ -34,6 +35,7 @@ from poolembed.cli.push import HELP as PUSH_HELP
 from poolembed.cli.push import push
 from poolembed.cli.search import HELP as SEARCH_HELP
 from poolembed.cli.search import search
+from poolembed.cli.stopping import interruptible
 from poolembed.cli.train import HELP as TRAIN_HELP
 from poolembed.cli.train import train
 from poolembed.errors import PoolembedError, UsageError
@@ -97,20 +99,31 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; every deliberate error becomes a message on stderr and an exit code."""
-    try:
-        app()
-    except PoolembedError as error:
-        typer.echo(f"poolembed: {error.message}", err=True)
-        if error.hint:
-            typer.echo(f"  {error.hint}", err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:
-        # A closed pipe (`| head`) says nothing; a full disk behind standard output does.
-        if not isinstance(error, BrokenPipeError):
-            typer.echo(f"poolembed: {error}", err=True)
-        # Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    """Run the command line; every error becomes a message on stderr and an exit code."""
+    with interruptible(), recording_faults():
+        try:
+            app()
+        except PoolembedError as error:
+            _say(f"poolembed: {error.message}")
+            if error.hint:
+                _say(f"  {error.hint}")
+            sys.exit(2 if isinstance(error, UsageError) else 1)
+        except OSError as error:
+            # A closed pipe (`| head`) says nothing; a full disk behind standard output does.
+            if not isinstance(error, BrokenPipeError):
+                _say(f"poolembed: {error}")
+            # Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except MemoryError:
+            _say("poolembed: not enough memory")
+            sys.exit(1)
+        except Exception as error:  # noqa: BLE001 - it is reported
+            LOGGER.exception("%s", " ".join(sys.argv))
+            _say(f"poolembed: a fault of poolembed: {type(error).__name__}: {error}")
+            sys.exit(1)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # there may be nobody to read it any more
+        typer.echo(line, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from poolembed.audio.decode import UNSCALED
 from poolembed.audio.source import Source
 from poolembed.bundle import Bundle, BundleConfig, load_bundle
 from poolembed.embed.crew import SONG_TIMEOUT
@@ -180,11 +182,16 @@ class Model:
         Raises:
             AudioError: the song cannot be decoded or holds no audio.
             UsageError: the samples' shape or type makes no sense.
+
+        Warns:
+            UserWarning: samples far beyond full scale, as integers are that were made floats and not scaled.
         """
         (outcome,) = self.outcomes([_source(song, sample_rate)])
+        where = os.fspath(song) if isinstance(song, str | os.PathLike) else "samples"
         if isinstance(outcome, Failed):
-            where = os.fspath(song) if isinstance(song, str | os.PathLike) else "samples"
             raise AudioError(f"{where}: {outcome.reason}")
+        if outcome.note is not None and UNSCALED in outcome.note:
+            warnings.warn(f"{where}: {outcome.note}", stacklevel=2)
         embedding: NDArray[np.float32] = outcome.embedding
         return embedding
 

@@ -154,6 +154,10 @@ class TestOneSong:
         with pytest.raises(TypeError, match="sample_rate"):
             model.embed(songs / "1.wav", sample_rate=RATE)
 
+    def test_integers_given_as_floats_are_warned_of(self, model: Model) -> None:
+        with pytest.warns(UserWarning, match="samples: full scale is 1, and samples reach"):
+            model.embed(noise(1000) * 32768, sample_rate=RATE)
+
     def test_whatever_numpy_takes_for_an_array(self, model: Model) -> None:
         samples = noise(1000)
         expected = model.embed(samples, sample_rate=RATE)

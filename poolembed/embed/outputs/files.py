@@ -13,6 +13,7 @@ from poolembed.errors import OutputError
 
 WORK = ".poolembed"  # the folder, inside the output directory, of everything that is not finished
 PART = ".part"
+FAULTS = "faults.log"  # in that folder, the tracebacks of faults of poolembed itself
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
