@@ -14,6 +14,7 @@ MOST_PATHS = 10_000_000
 MOST_BYTES = 1 << 30
 """Bytes of vectors on standard input: some 200,000 lines with 512 numbers each."""
 
+_BLOCK = 1 << 20
 _LONGEST = 1 << 20  # no system has longer paths than a few thousand bytes
 
 
@@ -66,7 +67,7 @@ def _lines(stream: BinaryIO, null: bool, name: str) -> list[bytes]:
     end = b"\0" if null else b"\n"
     lines: list[bytes] = []
     rest, seen = b"", 0
-    while block := stream.read(_LONGEST):
+    while block := stream.read(_BLOCK):
         *whole, rest = (rest + block).split(end)
         lines += filter(None, whole)
         seen += len(whole)  # empty ones too, of which there may be no end either

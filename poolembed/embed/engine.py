@@ -32,7 +32,7 @@ import torch
 from poolembed.audio.faults import reason_of
 from poolembed.audio.source import Source, open_source
 from poolembed.embed.crew import LEAVING, SONG_TIMEOUT, Crew, StuckError, Task
-from poolembed.embed.device import Batch, Runner, exact_and_single_threaded
+from poolembed.embed.device import Batch, Runner, exact_and_single_threaded, ignore
 from poolembed.embed.merging import SongMerger, Stretches
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import Window, WindowShape, cut_windows
@@ -57,10 +57,6 @@ class _Song:
     duration: float = 0.0
     note: str | None = None
     over: bool = False
-
-
-def ignore(size: int) -> None:
-    """Take no notice that batches were halved. Unlike a lambda it can be pickled, and the engine with it."""
 
 
 class Engine:

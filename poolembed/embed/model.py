@@ -23,9 +23,10 @@ from poolembed.embed.device import (
     choose_device,
     choose_precision,
     default_batch_size,
+    ignore,
     usable_cores,
 )
-from poolembed.embed.engine import Engine, check_seconds, ignore, time_resolution
+from poolembed.embed.engine import Engine, check_seconds, time_resolution
 from poolembed.embed.nested import check_dim, shortened
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +222,21 @@ class TestManySongs:
         told: dict[str, str] = {}
         assert len(list(model.embed_files(names, on_error=told.__setitem__))) == len(names) - 1
         assert list(told) == [str(songs / "gone.wav")]
+
+
+def _embedded(pickled: bytes, paths: list[Path]) -> list[bytes]:
+    model = pickle.loads(pickled)  # noqa: S301 - a moment ago it was made here
+    return [model.embed(path).tobytes() for path in paths]
+
+
+def test_a_model_goes_to_other_processes(bundles: Path, songs: Path) -> None:
+    model, paths = poolembed.load(bundles / "autopool", precision="bf16"), [songs / "3.wav", songs / "stereo.flac"]
+    # Pickled here and not by the pool, for torch shares tensors by a thread that stays.
+    pickled = pickle.dumps(model)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(_embedded, pickled, paths).result() == _embedded(pickled, paths)
+    assert _embedded(pickled, paths) == [model.embed(path).tobytes() for path in paths]
+    assert pickle.loads(pickled).fingerprint == model.fingerprint  # noqa: S301
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
