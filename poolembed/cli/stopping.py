@@ -93,9 +93,6 @@ def interruptible() -> Iterator[None]:
     except BaseException as error:
         if not is_interrupted and not isinstance(error, KeyboardInterrupt):
             raise
-        # Or Python takes an interrupt that hit an exec() of text, as imports do, for one that nobody handled, and ends
-        # by the signal instead of with its code.
-        exec("")
         sys.exit(128 + signal.SIGINT)
     finally:
         # The process is about to end, and that is all that there is left to interrupt.

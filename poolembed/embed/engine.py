@@ -213,9 +213,8 @@ class _Run:
 
     def _give_up(self, song: _Song, seconds: float) -> None:
         """Go on without a song whose decoder does not come back, and without the thread that has it in hand."""
-        timed_out = seconds >= self._engine.song_timeout > 0
         reason = f"no progress for {seconds:g} s while decoding: its decoder hangs, or its disk does not answer"
-        self._settle(song, Failed(song.index, reason) if timed_out else None)
+        self._settle(song, Failed(song.index, reason) if seconds >= self._engine.song_timeout > 0 else None)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -388,8 +387,7 @@ class _Run:
             self._settle(song, Failed(song.index, reason_of(error, song.source)))
 
     def _finish(self, song: _Song) -> Outcome:
-        embedding = song.merger.embedding()
-        if not bool(torch.isfinite(embedding).all()):
+        if not bool(torch.isfinite(embedding := song.merger.embedding()).all()):
             return Failed(song.index, "samples too large to embed: the embedding is not finite")
         return Embedded(song.index, embedding.numpy(), song.duration, note=song.note, segments=song.merger.segments())
 

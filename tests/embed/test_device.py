@@ -203,7 +203,7 @@ class TestRunner:
             raise RuntimeError("a bug")
 
         monkeypatch.setattr(network, "features", features)
-        with pytest.raises(RuntimeError, match="a bug"):
+        with pytest.raises(PoolembedError, match="network failed on cpu: RuntimeError: a bug"):
             Runner(network, lambda _: None).start(self.batch(2, 2))
 
 

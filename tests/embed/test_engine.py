@@ -22,6 +22,7 @@ from poolembed.bundle import load_bundle
 from poolembed.embed import engine as engine_module
 from poolembed.embed.device import Runner
 from poolembed.embed.engine import LOOKAHEAD, READY, Engine, time_resolution
+from poolembed.embed.merging import SongMerger
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import AudioError, PoolembedError, UsageError
@@ -341,7 +342,7 @@ class TestTrouble:
     def test_an_error_of_merging_costs_only_its_song(
         self, device: torch.device, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        class Broken(engine_module.SongMerger):
+        class Broken(SongMerger):
             def add(self, window: int, states: Tensor, bounds: list[int]) -> bool:
                 if window == 7:
                     raise ZeroDivisionError("a bug")
