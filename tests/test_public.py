@@ -127,7 +127,7 @@ def test_the_library_never_prints_exits_or_unpickles(source: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_error_is_swallowed_unseen(source: Path) -> None:
-    """``except Exception`` as control flow hides bugs. Two catch everything, to hand it to another thread; others log."""
+    """``except Exception`` as control flow hides bugs. Two hand all to another thread; others log it."""
     wide = [
         node
         for node in ast.walk(ast.parse(source.read_text()))

@@ -132,7 +132,7 @@ def embed(
     where = "standard output" if to_stdout else output
     if as_json:
         typer.echo(json.dumps(_as_json(summary, loaded, where)))
-    with suppress(OSError):  # there may be nobody to read it any more
+    with suppress(OSError, SystemExit):  # nobody may read it any more, where rich leaves by SystemExit
         if not quiet:
             report.closing_table(summary, loaded, where)
         elif summary.failures:

@@ -22,7 +22,7 @@ from poolembed.embed.device import (
     exact_and_single_threaded,
     usable_cores,
 )
-from poolembed.errors import UsageError
+from poolembed.errors import PoolembedError, UsageError
 from poolembed.nn.config import EncoderConfig, ModelConfig
 from tests.conftest import noise, tiny_network
 
