@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 _LONGEST_LINE = 1 << 20  # bytes; a path has 4096 at most
 _LONGEST_LIST = 1 << 30
+_MOST_ENTRIES = 10_000_000
 _BLOCK = 1 << 20
 
 _ODD = re.compile(r"\0|//|(?:^|/)\.{1,2}(?:/|$)|^/|/$" + (r"|[\\:]" if os.sep == "\\" else ""))
@@ -71,17 +72,20 @@ def read_list(file: BinaryIO, end: bytes) -> list[bytes]:
         end: what ends each entry, one byte.
 
     Raises:
-        OSError: it is endless, or no list: a line of a megabyte, or a gigabyte in all.
+        OSError: it is endless, or no list: a line of a megabyte, ten million entries or a gigabyte in all.
     """
     blocks: list[bytes] = []
-    size = since = 0
+    size = since = count = 0
     while block := file.read(_BLOCK):
         last = block.rfind(end)
         first = block.find(end)
         longest = since + (first if first >= 0 else len(block))
         since = since + len(block) if last < 0 else len(block) - last - 1
         size += len(block)
+        count += block.count(end)
         blocks.append(block)
+        if count > _MOST_ENTRIES:
+            raise OSError(errno.EFBIG, f"it is no list of paths, or too long a one: it has more than {_MOST_ENTRIES:,}")
         if longest > _LONGEST_LINE or size > _LONGEST_LIST:
             raise OSError(errno.EFBIG, f"it is no list of paths: it goes on for more than {size >> 20} megabytes")
     entries = b"".join(blocks).split(end)

@@ -140,7 +140,8 @@ def nothing_left_behind() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:
     """A command that is stopped ignores signals from then on, to end in peace, which here would outlast it."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import stat
@@ -33,25 +34,37 @@ _NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|OggS|\xff[\xe0-\xff]")
 _MPEG_CODES = (b"\x50\0", b"\x55\0", b"\0\x50", b"\0\x55")
 
 
+UNSCALED = "full scale is 1, and samples reach"
+"""How the note of a song begins whose samples can hardly be meant as they are."""
+
+# 24 dB above full scale: floats go past it by a few dB when a mix is too loud, and far past it when they are integers.
+_UNSCALED = 16.0
+
+
 class SampleCount:
     """Counts the samples of one source and puts 0 for those that are not finite.
 
     Attributes:
         total: samples seen.
         replaced: how many of them were NaN or infinite.
+        peak: the largest magnitude of the others.
     """
 
     def __init__(self) -> None:
         self.total = 0
         self.replaced = 0
+        self.peak = 0.0
 
     def clean(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """The 1-D block, or where it needs it a repaired copy."""
         self.total += len(block)
-        finite = np.isfinite(block)
-        if not finite.all():
+        peak = _peak(block)
+        if not math.isfinite(peak):
+            finite = np.isfinite(block)
             self.replaced += len(block) - int(np.count_nonzero(finite))
             block = np.where(finite, block, np.float32(0))
+            peak = _peak(block)
+        self.peak = max(self.peak, peak)
         return block
 
     def finish(self) -> list[str]:
@@ -64,7 +77,15 @@ class SampleCount:
             raise AudioError("no audio samples in it")
         if self.replaced == self.total:
             raise AudioError("every sample is NaN or infinite")
-        return [f"{self.replaced} NaN or infinite samples taken as 0"] if self.replaced else []
+        notes = [f"{self.replaced} NaN or infinite samples taken as 0"] if self.replaced else []
+        if self.peak >= _UNSCALED:
+            notes.append(f"{UNSCALED} {self.peak:.6g}: are they integers that were not scaled?")
+        return notes
+
+
+def _peak(block: NDArray[np.float32]) -> float:
+    """The largest magnitude; NaN or infinite if there is a sample that is."""
+    return max(float(block.max()), -float(block.min())) if len(block) else 0.0
 
 
 class AudioStream:

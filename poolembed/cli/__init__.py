@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from poolembed.cli.encoding import speak_utf8
 from poolembed.cli.stopping import take_ctrl_c
@@ -16,30 +17,44 @@ from poolembed.errors import PoolembedError, UsageError
 
 
 def main() -> None:
-    """Run the command line; every deliberate error becomes a message on stderr and an exit code."""
+    """Run the command line; every error becomes a message on stderr and an exit code."""
     with take_ctrl_c():
         speak_utf8()
         _run()
 
 
 def _run() -> None:
+    from poolembed.cli.app import app
+    from poolembed.cli.faults import LOGGER, recording_faults
+
+    with recording_faults():
+        try:
+            app()
+        except PoolembedError as error:
+            _say(f"poolembed: {error.message}")
+            if error.hint:
+                _say(f"  {error.hint}")
+            sys.exit(2 if isinstance(error, UsageError) else 1)
+        except OSError as error:
+            # A closed pipe (`| head`) says nothing; a full disk behind standard output does.
+            if not isinstance(error, BrokenPipeError):
+                _say(f"poolembed: {error}")
+            if sys.stdout is not None:  # Python would complain again when it flushes at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except MemoryError:
+            _say("poolembed: not enough memory")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        except Exception as error:  # noqa: BLE001 - it is reported
+            LOGGER.exception("%s", " ".join(sys.argv))
+            _say(f"poolembed: a fault of poolembed: {type(error).__name__}: {error}")
+            sys.exit(1)
+
+
+def _say(line: str) -> None:
     import typer
 
-    from poolembed.cli.app import app
-
-    try:
-        app()
-    except PoolembedError as error:
-        typer.echo(f"poolembed: {error.message}", err=True)
-        if error.hint:
-            typer.echo(f"  {error.hint}", err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:
-        # A closed pipe (`| head`) says nothing; a full disk behind standard output does.
-        if not isinstance(error, BrokenPipeError):
-            typer.echo(f"poolembed: {error}", err=True)
-        # Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    with suppress(OSError):  # there may be nobody to read it any more
+        typer.echo(line, err=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.faults import keep_faults_in
+from poolembed.cli.reading import read_paths
 from poolembed.cli.stopping import stop_on_signal
-from poolembed.errors import PoolembedError, UsageError
+from poolembed.errors import UsageError
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
@@ -82,6 +84,12 @@ def embed(
         int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device and model")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads.", show_default="one per core")] = None,
+    song_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Give up a song whose decoding makes no progress for so long; 0: never."
+        ),
+    ] = 300.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -98,7 +106,9 @@ def embed(
     arguments = _arguments(inputs or [], files_from or [], null)
 
     from poolembed.cli import report
+    from poolembed.embed.manifest import WORK
     from poolembed.embed.model import load
+    from poolembed.embed.outputs.files import FAULTS
     from poolembed.embed.run import embed_songs, find_songs
 
     songs = find_songs(arguments)
@@ -109,8 +119,11 @@ def embed(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        song_timeout=song_timeout,
         on_halved=lambda size: typer.echo(f"out of device memory: going on with {size} windows at a time", err=True),
     )
+    if not to_stdout:
+        keep_faults_in(Path(output) / WORK / FAULTS)
     with (
         stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
         _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
@@ -120,10 +133,11 @@ def embed(
     where = "standard output" if to_stdout else output
     if as_json:
         typer.echo(json.dumps(_as_json(summary, loaded, where)))
-    if not quiet:
-        report.closing_table(summary, loaded, where)
-    elif summary.failures:
-        report.failures(summary)
+    with suppress(OSError, SystemExit):  # nobody may read it any more, where rich leaves by SystemExit
+        if not quiet:
+            report.closing_table(summary, loaded, where)
+        elif summary.failures:
+            report.failures(summary)
     if stop.signal:
         raise typer.Exit(128 + stop.signal)
     if summary.failures:
@@ -134,33 +148,12 @@ def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str
     """The paths of the command line, and in the place of each list those that it holds."""
     arguments: list[str] = []
     for path in inputs:
-        arguments += _read_paths("-", null) if path == "-" else [path]
+        arguments += read_paths("-", null) if path == "-" else [path]
     for path in files_from:
-        arguments += _read_paths(path, null)
+        arguments += read_paths(path, null)
     if not inputs and not files_from:
         raise UsageError("nothing to embed", hint="give a directory, for example: poolembed embed ~/Music")
     return arguments
-
-
-def _read_paths(path: str, null: bool) -> list[str]:
-    from poolembed.disk import read_list
-
-    end = b"\0" if null else b"\n"
-    try:
-        if path != "-":
-            # Of any kind: <(find …) is a pipe. Not Path.expanduser, which raises where there is no such user.
-            with Path(os.path.expanduser(path)).open("rb") as file:  # noqa: PTH111
-                lines = read_list(file, end)
-        elif sys.stdin is not None:
-            lines = read_list(sys.stdin.buffer, end)
-        else:
-            raise PoolembedError("cannot read paths from standard input: it is closed")
-    except OSError as error:
-        raise PoolembedError(f"cannot read the list of paths {path}: {error.strerror or error}") from error
-    lines = [line for line in lines if line]
-    if not null and all(line.endswith(b"\r") for line in lines):  # a list from Windows
-        lines = [line[:-1] for line in lines]
-    return [os.fsdecode(line) for line in lines]
 
 
 def _open(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.reading import read_stdin
 from poolembed.cli.separated import RULE
 from poolembed.errors import BundleNotFoundError, UsageError, VectorsError
 from poolembed.text import printable
@@ -126,7 +127,7 @@ def search(
     if every:
         found: Iterable[Query] = every_row(collection)
     else:
-        stdin = sys.stdin.buffer.read() if "-" in arguments and sys.stdin is not None else b""
+        stdin = read_stdin() if "-" in arguments and sys.stdin is not None else b""
         asked = read_queries(arguments, collection, stdin, shorten=dim is not None)
         found = known = _embedded(asked, collection, model)
         _say(asked)

@@ -1,4 +1,4 @@
-"""Ctrl-C, as every long command takes it: the first one finishes what is in hand, a second one ends at once."""
+"""Ctrl-C and its like: as long commands take them, and as everything else does."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
 
+_HANGUP = getattr(signal, "SIGHUP", None)
+
 
 class Stop(threading.Event):
-    """Set by the first SIGINT or SIGTERM, which it remembers."""
+    """Set by the first SIGINT, SIGTERM or SIGHUP, which it remembers."""
 
     signal: int = 0
 
@@ -48,7 +50,9 @@ def take_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signal(message: str | None) -> Iterator[Stop]:
-    """The first SIGINT or SIGTERM sets what this yields; a second one raises KeyboardInterrupt.
+    """The first SIGINT, SIGTERM or SIGHUP sets what this yields; a second one raises KeyboardInterrupt.
+
+    A SIGHUP that is ignored, as ``nohup`` has it, stays so.
 
     Args:
         message: said at the first, on a line of its own on standard error; None says nothing.
@@ -56,17 +60,31 @@ def stop_on_signal(message: str | None) -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if number == _HANGUP:
+            _let_go_of_terminal()
         if stop.signal:
             _interrupt(number, frame)
         stop.signal = number
         stop.set()
         if message is not None:
-            os.write(2, f"\n{message}; once more to stop at once\n".encode())
+            with suppress(OSError):
+                os.write(2, f"\n{message}; once more to stop at once\n".encode())
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+        numbers.append(_HANGUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             # Once stopped, the process is about to end, and one more Ctrl-C has nothing left to interrupt but that.
             signal.signal(number, signal.SIG_IGN if stop.signal else handler)
+
+
+def _let_go_of_terminal() -> None:
+    """Nobody reads what is written to a terminal that was closed, and writing to it is an error."""
+    for descriptor in (0, 1, 2):
+        with suppress(OSError):
+            if os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)

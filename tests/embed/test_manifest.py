@@ -102,7 +102,7 @@ def test_the_contract_of_a_line(scratch: Path) -> None:
     assert header["settings"] == {"format": "matrix", "dtype": "float16", "timestamps": 2.5}
 
 
-MP3 = {"codec": "mp3", "lossless": False, "sample_rate": 44_100, "channels": 2, "bitrate": 192.3}
+MP3: dict[str, Any] = {"codec": "mp3", "lossless": False, "sample_rate": 44_100, "channels": 2, "bitrate": 192.3}
 
 
 def test_the_encoding_in_a_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from poolembed.disk import check_regular
 from poolembed.errors import OutputError
 
 PART = ".part"
+FAULTS = "faults.log"  # in that folder, the tracebacks of faults of poolembed itself
 
 _LINK = "it is a symbolic link, through which nothing is written"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
