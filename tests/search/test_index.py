@@ -291,7 +291,7 @@ class TestOpening:
         assert resident(path) > 0.6 * path.stat().st_size  # or this test would not have noticed
 
     def test_names_of_any_characters(self, tmp_path: Path) -> None:
-        keys = ["ä.mp3", os.fsdecode(b"\xff\xfe.mp3"), "new\nline", "", "\ud800", "z" * 5000]
+        keys = ["ä.mp3", os.fsdecode(b"\xff\xfe.mp3"), "new\nline", " ", "\U0001f600", "z" * 5000]
         build_index(songs(tmp_path / "songs", clustered(6), keys), tmp_path / "i")
         assert list(open_index(str(tmp_path / "i")).collection.keys) == keys
 
