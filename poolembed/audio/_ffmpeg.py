@@ -128,12 +128,12 @@ class FFmpegDecoder:
         def count() -> None:
             errors[0] += 1
 
-        with _container(self._descriptor, self._part) as container:
-            try:
+        try:
+            with _container(self._descriptor, self._part) as container:
                 for _ in decoded(container, choose_stream(container), count):
                     pass
-            except av.FFmpegError:  # not even a packet can be read any more
-                count()
+        except (av.FFmpegError, AudioError):  # not even a packet can be read any more
+            count()
         return errors[0]
 
     def close(self) -> None:
