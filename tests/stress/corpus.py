@@ -58,7 +58,7 @@ _SOUNDFILE: list[tuple[str, str, str, str, int, int]] = [
     ("avr", ".avr", "AVR", "PCM_16", 22050, 1),
 ]
 
-# name, suffix, FFmpeg's muxer, its encoder, sample rate, channels, options of the encoder and, with a colon, of the muxer
+# name, suffix, FFmpeg's muxer, encoders to try, sample rate, channels, options: of the muxer those with a colon
 _FFMPEG: list[tuple[str, str, str, str, int, int, dict[str, str]]] = [
     ("mp3 cbr", ".mp3", "mp3", "libmp3lame", 44100, 2, {"b": "128k"}),
     ("mp3 vbr", ".mp3", "mp3", "libmp3lame", 22050, 1, {"flags": "+bitexact+qscale", "global_quality": "472"}),
@@ -263,7 +263,7 @@ MUTATIONS: dict[str, Callable[[bytearray, Random, bytes], bytes]] = {
 
 
 def mutated(files: list[Clean], seed: int, number: int) -> tuple[Clean, str, bytes]:
-    """The file that is damaged, how, and what comes of it. Formats and ways come round in turn, all pairs alike often."""
+    """The file that is damaged, how, and what comes of it. All pairs of a format and a way come round in turn."""
     clean = files[number % len(files)]
     ways = list(MUTATIONS)
     way = ways[(number // len(files)) % len(ways)]

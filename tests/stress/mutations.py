@@ -102,9 +102,7 @@ def _wild(done: Done, resting: int) -> str | None:
     return None
 
 
-def _check_output(
-    out: Path, format: str, names: dict[str, tuple[int, str, str]], done: Done, chunk: Chunk
-) -> None:
+def _check_output(out: Path, format: str, names: dict[str, tuple[int, str, str]], done: Done, chunk: Chunk) -> None:
     summary = json.loads(done.out)
     records = [json.loads(line) for line in (out / "manifest.jsonl").read_bytes().splitlines()][1:]
     times = Counter(record["path"] for record in records)
@@ -207,18 +205,18 @@ def _report(seed: int, about: dict[str, Any], files: list[Clean], results: dict[
             made.add(row, sum(of.values()), *of.values())
         return made
 
-    peaks = [chunk.peak - chunk.resting for chunk in chunks]
+    peaks = [chunk.peak for chunk in chunks]
     summary = Table("All", ["what", "number"])
     songs = sum(chunk.songs for chunk in chunks)
     summary.add("damaged files", f"{songs:,}")
     summary.add("formats", len(files))
     summary.add("once each in the manifest, with a unit vector or a reason", f"{sum(counts.values()):,}")
     summary.add("runs", len(chunks))
-    summary.add("memory that a run adds to the zygote's, median", megabytes(float(np.median(peaks))))
-    summary.add("memory that a run adds, most", megabytes(max(peaks)))
-    if chunks and four.songs > chunks[0].songs:
-        summary.add(f"memory that one run of {four.songs:,} adds", megabytes(four.peak - four.resting))
-    summary.add("memory of the zygote", megabytes(clean.resting))
+    summary.add("memory of a run at its peak, median", megabytes(float(np.median(peaks))))
+    summary.add("memory of a run at its peak, most", megabytes(max(peaks)))
+    if four.songs > chunks[0].songs:
+        summary.add(f"memory of one run of {four.songs:,} at its peak", megabytes(four.peak))
+    summary.add("of which it had when it started", megabytes(clean.resting))
     summary.add("faults", sum(kinds.values()))
     wrong = Table("Faults", ["what", "times"])
     for words, number in kinds.most_common():
@@ -228,8 +226,12 @@ def _report(seed: int, about: dict[str, Any], files: list[Clean], results: dict[
         "Damaged files",
         "mutations",
         about,
-        [summary, *([wrong] if kinds else []), table("Formats", 0, [one.name for one in files]),
-         table("Ways of damaging", 1, list(MUTATIONS))],
+        [
+            summary,
+            *([wrong] if kinds else []),
+            table("Formats", 0, [one.name for one in files]),
+            table("Ways of damaging", 1, list(MUTATIONS)),
+        ],
         {"seed": seed, "counts": dict(counts), "faults": dict(kinds)},
         package="stress",
     )

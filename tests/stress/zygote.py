@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import resource
 import select
 import signal
@@ -101,13 +102,13 @@ class Request:
         out, err: files that take what it says.
         stdin: a file, or None for none.
         at: the number, from 1, of the call that is hit; None counts only.
-        error: the errno of the call that is hit; None kills instead.
+        error: the errno with which the call that is hit fails; None sends `strike` instead.
+        strike: the signal, SIGKILL unless told otherwise.
         lasting: all calls after it fail likewise.
         below: only calls on open files below this directory fail, or any that creates.
         kill_after: seconds after which it is killed.
-        signals: ``(seconds, number)`` of signals that are sent to it.
         limit: seconds after which it counts as hanging, and is killed.
-        resources: limits by the names of the module resource.
+        resources: limits by the names of the module resource; that of AS is what may come on top.
         environment: variables set for it.
         setup: ``module:function`` that is called with the arguments that follow, in the run, before the command.
         user: number of the user it runs as.
@@ -120,10 +121,10 @@ class Request:
     stdin: str | None = None
     at: int | None = None
     error: int | None = None
+    strike: int = signal.SIGKILL
     lasting: bool = False
     below: str | None = None
     kill_after: float | None = None
-    signals: list[tuple[float, int]] = field(default_factory=list)
     limit: float = LIMIT
     resources: dict[str, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -156,8 +157,9 @@ class Done:
 
     @property
     def traceback(self) -> bool:
-        """Whether Python's own complaints came out."""
-        return any(word in self.err for word in ("Traceback", "Exception ignored", "Warning:", "Fatal Python error"))
+        """Whether Python's own complaints came out, or ours about a fault of our own."""
+        words = r"Traceback|Exception ignored|\.py:\d+: \w*Warning|Fatal Python error|a fault of poolembed"
+        return re.search(words, self.err) is not None
 
 
 class Zygote:
@@ -217,7 +219,7 @@ def _serve() -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     assert not any(name in sys.modules for name in _NEVER_BEFORE_A_FORK)
-    threads = len(os.listdir("/proc/self/task"))
+    threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads before the first fork"
     # Python's own output belongs to the runs; answers go out by another number.
     answers = os.fdopen(os.dup(1), "w")
@@ -256,7 +258,7 @@ def _become(request: Request, supervisor: socket.socket) -> None:
         opened = os.open(path, flags, 0o666)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.argv = ["poolembed", *request.command]
     os.environ.update(request.environment)
     if request.setup:
@@ -268,7 +270,11 @@ def _become(request: Request, supervisor: socket.socket) -> None:
         os.setuid(request.user)
     for name, value in request.resources.items():
         number = getattr(resource, f"RLIMIT_{name}")
-        resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
+        if name == "AS":
+            has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(number, (has + value, resource.RLIM_INFINITY))
+        else:
+            resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
     listener = _filter(list(_CALLS[platform.machine()].values()))
     socket.send_fds(supervisor, [b"."], [listener])
     os.close(listener)
@@ -330,7 +336,6 @@ def _watch(request: Request, child: int, ours: socket.socket) -> dict[str, Any]:
     due: list[tuple[float, Callable[[], None]]] = [(request.limit, lambda: _kill(child))]
     if request.kill_after is not None:
         due.append((request.kill_after, lambda: _kill(child)))
-    due += [(after, lambda number=number: _send(child, number)) for after, number in request.signals]  # type: ignore[misc]
     due.sort(key=lambda one: one[0])
     while True:
         passed = time.monotonic() - began
@@ -356,8 +361,9 @@ def _watch(request: Request, child: int, ours: socket.socket) -> dict[str, Any]:
                 there = request.at is not None and (calls == request.at or (request.lasting and calls > request.at))
                 if there and request.error is None:
                     hit = True
-                    _kill(child)
-                    continue
+                    _send(child, request.strike)
+                    if request.strike == signal.SIGKILL:
+                        continue
                 if there and request.error is not None and _fails(names[call], pid, arguments, request.below):
                     hit, error = True, request.error
             answer = struct.pack("QqiI", number, 0, -error, 0 if error else _CONTINUE)
@@ -392,7 +398,7 @@ def _fails(name: str, pid: int, arguments: list[int], below: str | None) -> bool
 
 def _path(pid: int, number: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/fd/{number & 0xFFFFFFFF}")
+        return os.readlink(f"/proc/{pid}/fd/{number & 0xFFFFFFFF}")  # noqa: PTH115 - called thousands of times
     except OSError:
         return ""
 
