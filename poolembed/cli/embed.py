@@ -93,6 +93,8 @@ def embed(
         )
     if to_stdout and as_json:
         raise UsageError("-o - and --json both write to standard output", hint="give -o a directory")
+    if to_stdout and sys.stdout is None:
+        raise PoolembedError("cannot write to standard output: it is closed", hint="give -o a directory")
     if not output:
         raise UsageError("-o needs a directory, or - for standard output")
     arguments = _arguments(inputs or [], files_from or [], null)

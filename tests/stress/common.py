@@ -78,6 +78,8 @@ def side_by_side(
     remembered: Remembered,
     root: Path,
     jobs: int,
+    *,
+    training: bool = True,
 ) -> None:
     """Do `work` for all items, each with a zygote and an empty folder, and remember what comes of it."""
     todo = [item for item in items if name(item) not in remembered.results]
@@ -86,7 +88,7 @@ def side_by_side(
     with ExitStack() as close:
         free: queue.SimpleQueue[tuple[Zygote, Path]] = queue.SimpleQueue()
         for number in range(min(jobs, len(todo))):
-            free.put((close.enter_context(Zygote()), root / f"job{number}"))
+            free.put((close.enter_context(Zygote(training=training)), root / f"job{number}"))
 
         def one(item: T) -> Any:
             zygote, folder = free.get()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,11 +30,20 @@ import numpy as np
 
 from tests.benchmarks.common import Table, machine, report, say
 from tests.conftest import noise
-from tests.stress.common import Remembered, megabytes, options, side_by_side, toy
+from tests.stress.common import Remembered, below, megabytes, options, side_by_side, toy
 from tests.stress.kills import RATE, Prepared, differences, go_on, prepare, scenarios, tree, undisturbed
 from tests.stress.zygote import ROOT, Done, Zygote
 
 NOBODY = 65534
+IMPORTS = [
+    "pyarrow.parquet",
+    "lance",
+    "sklearn.manifold",
+    "usearch.index",
+    "safetensors.torch",
+    "rich.table",
+    "numpy.f2py",
+]
 SOME = (
     "embed npy",
     "embed matrix with timestamps, again",
@@ -45,6 +55,7 @@ SOME = (
     "train, frozen encoder",
     "train from a checkpoint",
 )
+EMBEDS = tuple(name for name in SOME if name.startswith("embed"))
 
 
 @dataclass
@@ -65,7 +76,7 @@ class Outcome:
             self.faults.append(f"{name}: hangs")
         elif done.traceback or done.code not in codes:
             self.faults.append(f"{name}: exit code {done.code}: {said}")
-        elif done.code == 1 and not (f"{says}" in done.err and "poolembed: " in done.err):
+        elif done.code == 1 and not (re.search(says, done.err) and "poolembed: " in done.err):
             self.faults.append(f"{name}: does not say {says!r}: {said}")
 
 
@@ -100,15 +111,19 @@ def _disturbed(
             lifted.enter_context(within(work))
         done = zygote.run(command, work, setup=scenario.setup, **run)
     outcome.take(scenario.name, done, codes, says)
-    if done.code in scenario.codes and done.code != 3:
+    if done.code in scenario.codes and done.code != 3:  # with 3, songs may have failed for want of something
         outcome.faults += [f"{scenario.name}: ends with {done.code}, and {w}" for w in differences(end, tree(work))]
+        if scenario.name.startswith("train"):
+            return  # once there is a model, the same command says so
     done, _ = go_on(zygote, work, command, scenario)
     outcome.take(f"{scenario.name}, then", done, scenario.codes)
     outcome.codes[str(done.code)] -= 1
     outcome.faults += [f"{scenario.name}, then: {w}" for w in differences(end, tree(work))]
 
 
-def _failing(error: int, lasting: bool) -> Row:
+def failing(error: int, lasting: bool) -> Row:
+    """Calls fail, chosen at random among all calls of all commands."""
+
     def row(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], count: int) -> Outcome:
         outcome = Outcome()
         random = np.random.default_rng([error, lasting])
@@ -144,14 +159,22 @@ def _interrupted(number: int) -> Row:
     return row
 
 
-def _limited(resource: str, values: Sequence[int], codes: Sequence[int], says: str = "") -> Row:
+def _limited(resource: str, values: Sequence[int], says: str = "", names: Sequence[str] = SOME) -> Row:
     def row(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], count: int) -> Outcome:
         outcome = Outcome()
-        for name in SOME:
+        codes = (0, 1, 3)
+        for name in names:
             for value in values:
                 before = len(outcome.faults)
                 _disturbed(
-                    outcome, zygote, folder, all_prepared[name], codes=codes, says=says, resources={resource: value}
+                    outcome,
+                    zygote,
+                    folder,
+                    all_prepared[name],
+                    codes=codes,
+                    says=says,
+                    resources={resource: value},
+                    imports=IMPORTS if resource == "AS" else [],
                 )
                 outcome.faults[before:] = [f"{value}: {fault}" for fault in outcome.faults[before:]]
         return outcome
@@ -176,7 +199,16 @@ def _read_only(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], 
 
     for name in SOME:
         user = NOBODY if os.geteuid() == 0 else None
-        _disturbed(outcome, zygote, folder, all_prepared[name], says="ermission denied", within=forbidden, user=user)
+        _disturbed(
+            outcome,
+            zygote,
+            folder,
+            all_prepared[name],
+            says="ermission denied",
+            within=forbidden,
+            user=user,
+            imports=IMPORTS,
+        )
     return outcome
 
 
@@ -206,7 +238,13 @@ def _small_disk(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared],
         for name in ("embed npy", "embed matrix", "embed parquet with timestamps", "embed jsonl", "train"):
             try:
                 _disturbed(
-                    outcome, zygote, folder, all_prepared[name], codes=(1, 3, 0), says="No space left", within=small
+                    outcome,
+                    zygote,
+                    folder,
+                    all_prepared[name],
+                    codes=(1, 3, 0),
+                    says=r"No space left|has .* left",
+                    within=small,
                 )
             except (subprocess.CalledProcessError, FileNotFoundError):
                 outcome.skipped = "nothing can be mounted here"
@@ -298,10 +336,10 @@ def _in_the_way(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared],
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         (work / target).write_text("mine") if is_file else (work / target).mkdir()
-        before = tree(work)
+        before = dict(below(work))
         done = zygote.run(command, work, setup=one.scenario.setup)
         outcome.take(name, done, [1])
-        outcome.faults += [f"{name}: {words}" for words in differences(before, tree(work))]
+        outcome.faults += [f"{name}: {words}" for words in differences(before, dict(below(work)))]
     return outcome
 
 
@@ -361,7 +399,6 @@ def _pipes(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], coun
         (f"poolembed {embed} -o three 2> >(true); exit $?", (3,), ""),
         (f"poolembed embed - --model {model} -o four <&-", (1,), "closed"),
         (f"poolembed embed - --model {model} -o four </dev/null", (1,), "empty list"),
-        (f"poolembed embed - --model {model} -o four < {one.inputs}", (1,), "directory"),
         ("poolembed --help | true; exit ${PIPESTATUS[0]}", (0, 1), ""),
         ("poolembed models >/dev/full", (1,), "No space left"),
     ]
@@ -372,7 +409,7 @@ def _pipes(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], coun
         ran = subprocess.run(
             ["bash", "-c", whole], cwd=folder, env=variables, capture_output=True, timeout=300, check=False
         )
-        done = Done(ran.returncode, 0, False, False, 0, 0.0, ran.stdout, ran.stderr.decode("utf-8", "replace"))
+        done = Done(ran.returncode, 0, False, False, 0, 0.0, 0.0, ran.stdout, ran.stderr.decode("utf-8", "replace"))
         label = script.replace(str(one.inputs.parent), "…")
         outcome.take(label, done, codes, says) if says else outcome.take(label, done, codes, "")
         if done.code == 1 and not says:
@@ -445,15 +482,16 @@ def _hanging(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], co
 
 
 ROWS: dict[str, Row] = {
-    "disk full from some call on": _failing(errno.ENOSPC, True),
-    "one call fails for want of space": _failing(errno.ENOSPC, False),
-    "quota reached from some call on": _failing(errno.EDQUOT, True),
-    "input/output error from some call on": _failing(errno.EIO, True),
+    "disk full from some call on": failing(errno.ENOSPC, True),
+    "one call fails for want of space": failing(errno.ENOSPC, False),
+    "quota reached from some call on": failing(errno.EDQUOT, True),
+    "input/output error from some call on": failing(errno.EIO, True),
     "a disk of 16, 40, 64 kB": _small_disk,
-    "files of 1, 2, 5 kB at most": _limited("FSIZE", (1000, 2000, 5000), (0, 1, 3), "File too large"),
+    "files of 1, 2, 5 kB at most": _limited("FSIZE", (1000, 2000, 5000), "File too large"),
     "read-only directory": _read_only,
-    "6, 12, 20, 32 open files": _limited("NOFILE", (6, 12, 20, 32), (0, 1, 3)),
-    "1, 30, 200 MB of addresses more": _limited("AS", (1 << 20, 30 << 20, 200 << 20), (0, 1, 3)),
+    "12, 20, 32 open files": _limited("NOFILE", (12, 20, 32)),
+    "6 open files": _limited("NOFILE", (6,), names=EMBEDS),
+    "100 and 400 MB of addresses more": _limited("AS", (100 << 20, 400 << 20), names=EMBEDS),
     "SIGINT": _interrupted(signal.SIGINT),
     "SIGTERM": _interrupted(signal.SIGTERM),
     "SIGHUP": _interrupted(signal.SIGHUP),
@@ -476,7 +514,7 @@ def main() -> None:
     about = machine()
     toy(work)
     remembered = Remembered(work / "done.jsonl")
-    with Zygote() as zygote:
+    with Zygote(training=True) as zygote:
         prepared = {one.name: prepare(zygote, work, one) for one in scenarios()}
 
     def row(zygote: Zygote, folder: Path, name: str) -> Any:

@@ -239,12 +239,15 @@ def _amiss(done: Done, codes: tuple[int, ...]) -> list[str]:
 def tree(work: Path) -> Tree:
     """All that is below a directory, less what may differ."""
     files = dict(sorted(below(work)))
-    if "music.lance" in files:
+    if files.get("music.lance", b"") is None:
         import lance
 
         files = {path: data for path, data in files.items() if not path.startswith("music.lance/")}
-        rows = lance.dataset(str(work / "music.lance")).to_table().to_pylist()
-        files["music.lance"] = json.dumps(rows, default=repr, indent=1).encode()
+        try:
+            rows = lance.dataset(str(work / "music.lance")).to_table().to_pylist()
+            files["music.lance"] = json.dumps(rows, default=repr, indent=1).encode()
+        except (ValueError, OSError) as error:
+            files["music.lance"] = f"cannot be read: {error}".encode()
     trained = "out/run.toml" in files
     for path in [path for path in files if path.endswith("/index.jsonl")]:
         files[path], files[path.replace("index.jsonl", "mel.u8")] = _cached(work / path), b""
@@ -283,7 +286,7 @@ def differences(expected: Tree, there: Tree) -> list[str]:
         if a != b:
             lines = (a or b"").splitlines(), (b or b"").splitlines()
             order = " in the order of its lines only" if sorted(lines[0]) == sorted(lines[1]) else ""
-            words.append(f"{path} differs{order}")
+            words.append(f"{path} differs{order}" + (f": {b[:200]!r}" if b and b.startswith(b"cannot be read") else ""))
     return words
 
 
@@ -302,7 +305,7 @@ def main() -> None:
         lots += [(one.name, first, min(first + LOT, trials)) for first in range(0, trials, LOT)]
     lots.sort(key=lambda lot: lot[1])  # all commands soon, rather than one after the other
 
-    with Zygote() as zygote:
+    with Zygote(training=True) as zygote:
         for number, one in enumerate(everything, 1):
             prepared[one.name] = prepare(zygote, work, one)
             say(f"{number}/{len(everything)} undisturbed: {one.name}, {prepared[one.name].calls} calls")

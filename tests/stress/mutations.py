@@ -176,8 +176,8 @@ def main() -> None:
             return vars(run_chunk(zygote, folder, [(i, one, "none", one.data) for i, one in enumerate(files)], model))
         return vars(run_chunk(zygote, folder, chunk_of(files, chosen.seed, 0, min(4 * CHUNK, chosen.count)), model))
 
-    side_by_side(["clean", "four"], str, others, remembered, work, chosen.jobs)
-    side_by_side(firsts, str, damaged, remembered, work, chosen.jobs)
+    side_by_side(["clean", "four"], str, others, remembered, work, chosen.jobs, training=False)
+    side_by_side(firsts, str, damaged, remembered, work, chosen.jobs, training=False)
     _report(chosen.seed, about, files, remembered.results)
 
 

@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,10 +72,10 @@ _PRELOADED = (
     "av",
     "soundfile",
     "soxr",
-    "matplotlib.figure",
     "threadpoolctl",
     "rich.progress",
 )
+_OF_TRAINING = ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg")
 
 
 def supported() -> bool:
@@ -111,6 +111,7 @@ class Request:
         resources: limits by the names of the module resource; that of AS is what may come on top.
         environment: variables set for it.
         setup: ``module:function`` that is called with the arguments that follow, in the run, before the command.
+        imports: modules that it has before limits hold and it becomes somebody else, who may not read them.
         user: number of the user it runs as.
     """
 
@@ -129,6 +130,7 @@ class Request:
     resources: dict[str, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     setup: list[Any] = field(default_factory=list)
+    imports: list[str] = field(default_factory=list)
     user: int | None = None
 
 
@@ -142,7 +144,7 @@ class Done:
         hit: whether the call that was asked for came, or the time.
         hung: whether it reached the limit.
         peak: most bytes of memory that were resident, those shared with the zygote included.
-        seconds: that it took.
+        seconds: that it took; of the processor: ``cpu``.
         out, err: what it said.
     """
 
@@ -152,6 +154,7 @@ class Done:
     hung: bool
     peak: int
     seconds: float
+    cpu: float = 0.0
     out: bytes = b""
     err: str = ""
 
@@ -163,15 +166,19 @@ class Done:
 
 
 class Zygote:
-    """The process that forks, from outside. One run at a time; several zygotes run beside one another."""
+    """The process that forks, from outside. One run at a time; several zygotes run beside one another.
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    Args:
+        training: it also imports what training alone needs, which takes as long again.
+    """
+
+    def __init__(self, *, training: bool = False) -> None:
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         variables = {**os.environ, **threads, "PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "1"}
-        variables |= {"COLUMNS": "200", **(environment or {})}
+        variables["COLUMNS"] = "200"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stress.zygote"],
+            [sys.executable, "-m", "tests.stress.zygote", *(_OF_TRAINING if training else ())],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -216,7 +223,7 @@ class Zygote:
 
 
 def _serve() -> None:
-    for name in _PRELOADED:
+    for name in (*_PRELOADED, *sys.argv[1:]):
         importlib.import_module(name)
     assert not any(name in sys.modules for name in _NEVER_BEFORE_A_FORK)
     threads = len(list(Path("/proc/self/task").iterdir()))
@@ -264,6 +271,8 @@ def _become(request: Request, supervisor: socket.socket) -> None:
     if request.setup:
         module, _, name = request.setup[0].partition(":")
         getattr(importlib.import_module(module), name)(*request.setup[1:])
+    for module in request.imports:
+        importlib.import_module(module)
     if request.user is not None:
         os.setgroups([])
         os.setgid(request.user)
@@ -376,7 +385,14 @@ def _watch(request: Request, child: int, ours: socket.socket) -> dict[str, Any]:
     for opened in (ended, *files):
         os.close(opened)
     code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "calls": calls, "hit": hit and not hung, "hung": hung, "peak": used.ru_maxrss * 1024}
+    return {
+        "code": code,
+        "calls": calls,
+        "hit": hit and not hung,
+        "hung": hung,
+        "peak": used.ru_maxrss * 1024,
+        "cpu": used.ru_utime + used.ru_stime,
+    }
 
 
 def _counts(name: str, pid: int, arguments: list[int], said: set[str]) -> bool:
