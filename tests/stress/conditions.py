@@ -338,7 +338,7 @@ def _in_the_way(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared],
         (work / target).write_text("mine") if is_file else (work / target).mkdir()
         before = dict(below(work))
         done = zygote.run(command, work, setup=one.scenario.setup)
-        outcome.take(name, done, [1])
+        outcome.take(name, done, [1, 2])
         outcome.faults += [f"{name}: {words}" for words in differences(before, dict(below(work)))]
     return outcome
 

@@ -90,7 +90,7 @@ _FFMPEG: list[tuple[str, str, str, str, int, int, dict[str, str]]] = [
 
 def clean_files() -> list[Clean]:
     """Every format that the libraries at hand can write; those that they cannot are left out."""
-    files = []
+    files: list[Clean] = []
     for name, suffix, container, subtype, rate, channels in _SOUNDFILE:
         target = io.BytesIO()
         try:
@@ -118,7 +118,8 @@ def _sound(rate: int, channels: int, seed: int) -> Signal:
     t = np.arange(int(rate * random.uniform(1.2, 2.0))) / rate
     tones = [np.sin(2 * np.pi * random.uniform(100, 3000) * t) for _ in range(3 * channels)]
     chord = np.array(tones).reshape(channels, 3, -1).sum(1) * (0.1 + 0.1 * np.sin(5 * t))
-    return (chord.T + 0.02 * random.standard_normal((len(t), channels))).astype(np.float32)
+    signal: Signal = (chord.T + 0.02 * random.standard_normal((len(t), channels))).astype(np.float32)
+    return signal
 
 
 def _encoded(muxer: str, encoder: str, rate: int, channels: int, options: dict[str, str], seed: int) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import shutil
@@ -66,8 +67,7 @@ def clock_stands() -> None:
 
 def hanging_decoder() -> None:
     """Opening ``hang.wav`` never comes back."""
-    import poolembed.audio.source as source
-
+    source: Any = importlib.import_module("poolembed.audio.source")
     true = source.open_audio
 
     def open_audio(path: Any, *rest: Any, **named: Any) -> Any:

@@ -129,9 +129,9 @@ def write_inputs(inputs: Path, state: int) -> None:
         soundfile.write(path, noise(3000 + 2500 * number + 3000 * changed, number + 20 * changed), RATE)
     (songs / "broken.mp3").write_bytes(b"this is no music" * 20)
     (songs / "sub" / "empty.wav").write_bytes(b"")
-    for number, (path, data) in enumerate(sorted(below(songs))):
+    for number, (name, data) in enumerate(sorted(below(songs))):
         if data is not None:
-            os.utime(songs / path, (1.6e9 + number, 1.6e9 + number + 1000 * len(data)))
+            os.utime(songs / name, (1.6e9 + number, 1.6e9 + number + 1000 * len(data)))
     if not (inputs / "clips").exists():
         write_clips(inputs / "clips")
 

@@ -11,6 +11,7 @@ counts them, and at the one that was asked for it kills the run with SIGKILL, or
 
 from __future__ import annotations
 
+import array  # noqa: F401 - of socket.send_fds, which may no longer open files when it is called
 import atexit
 import ctypes
 import fcntl
