@@ -43,6 +43,7 @@ IMPORTS = [
     "safetensors.torch",
     "rich.table",
     "numpy.f2py",
+    "importlib.readers",
 ]
 SOME = (
     "embed npy",
