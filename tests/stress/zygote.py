@@ -106,7 +106,7 @@ class Request:
         error: the errno with which the call that is hit fails; None sends `strike` instead.
         strike: the signal, SIGKILL unless told otherwise.
         lasting: all calls after it fail likewise.
-        below: only calls on open files below this directory fail, or any that creates.
+        below: only calls on files below this directory fail.
         kill_after: seconds after which it is killed.
         limit: seconds after which it counts as hanging, and is killed.
         resources: limits by the names of the module resource; that of AS is what may come on top.
@@ -410,7 +410,21 @@ def _counts(name: str, pid: int, arguments: list[int], said: set[str]) -> bool:
 def _fails(name: str, pid: int, arguments: list[int], below: str | None) -> bool:
     if name in _REMOVING:
         return False
-    return below is None or name not in _OF_A_FILE or _path(pid, arguments[0]).startswith(below)
+    if below is None:
+        return True
+    if name in _OF_A_FILE:
+        return _path(pid, arguments[0]).startswith(below)
+    at = name.removesuffix("2").endswith("at")
+    try:
+        base = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115
+        with open(f"/proc/{pid}/mem", "rb", 0) as memory:  # noqa: PTH123
+            memory.seek(arguments[1 if at else 0])
+            named = os.fsdecode(memory.read(4096).partition(b"\0")[0])
+    except OSError:
+        return True
+    if at and arguments[0] < 1 << 31:
+        base = _path(pid, arguments[0])
+    return os.path.normpath(os.path.join(base, named)).startswith(below)  # noqa: PTH118
 
 
 def _path(pid: int, number: int) -> str:
