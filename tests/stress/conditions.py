@@ -513,6 +513,9 @@ ROWS: dict[str, Row] = {
 def main() -> None:
     chosen, work = options("conditions", 0, 100)
     about = machine()
+    for left in work.glob("job*/work"):
+        if left.is_mount():  # this was stopped while a small disk was there
+            subprocess.run(["umount", left], check=True)
     toy(work)
     remembered = Remembered(work / "done.jsonl")
     with Zygote(training=True) as zygote:
