@@ -8,6 +8,7 @@ ship with the package, then those in the directories of ``$POOLEMBED_MODELS`` (s
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -168,6 +169,12 @@ def save_bundle(
     except OSError as error:
         raise BundleError(f"cannot write the bundle {target}: {error.strerror or error}") from error
     finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a `save_bundle` that was killed left in a directory; nobody may be saving there meanwhile."""
+    for partial in directory.glob(f".{glob.escape(directory.name)}.*.part"):
         shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ import typer
 from poolembed.cli.faults import keep_faults_in
 from poolembed.cli.reading import read_paths
 from poolembed.cli.stopping import stop_on_signal
-from poolembed.errors import UsageError
+from poolembed.errors import PoolembedError, UsageError
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
@@ -101,6 +101,8 @@ def embed(
         )
     if to_stdout and as_json:
         raise UsageError("-o - and --json both write to standard output", hint="give -o a directory")
+    if to_stdout and sys.stdout is None:
+        raise PoolembedError("cannot write to standard output: it is closed", hint="give -o a directory")
     if not output:
         raise UsageError("-o needs a directory, or - for standard output")
     arguments = _arguments(inputs or [], files_from or [], null)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from msgspec import Struct
 from poolembed.compare.contenders import Trial
 from poolembed.compare.scoring import score, scored
 from poolembed.disk import read_regular
-from poolembed.embed.outputs.files import PART, writing
+from poolembed.embed.outputs.files import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
 from poolembed.train.loop import EpochRecord, Plan
@@ -146,9 +145,8 @@ def perform(job: Job) -> Record:
             job.model.parent.mkdir(exist_ok=True)
             output.rename(job.model)
         job.record.parent.mkdir(exist_ok=True)
-        partial = job.record.with_name(f".{job.record.name}.{os.getpid()}{PART}")
-        partial.write_bytes(msgspec.json.encode(record))
-        partial.replace(job.record)
+        with replacing(job.record, job.record.parent) as part:
+            part.write_bytes(msgspec.json.encode(record))
     return record
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from poolembed import bundle
-from poolembed.embed.outputs.files import lock_at, replacing, writing
+from poolembed.embed.outputs.files import PART, lock_at, replacing, writing
 from poolembed.errors import OutputError
 from poolembed.train import checkpoint
 from poolembed.train.configfile import RUN
@@ -44,12 +44,23 @@ def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
             with writing(output):
                 for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
                     (output / name).unlink(missing_ok=True)
+        _tidy(output)
         yield
     finally:
         lock.release()
 
 
 _OWN = (RUN, HISTORY, RESULTS, "report.html", checkpoint.NAME)
+
+
+def _tidy(output: Path) -> None:
+    """Remove what a run that was killed had not finished, or had finished with."""
+    with writing(output):
+        bundle.remove_unfinished(output)
+        for name in _OWN:
+            (output / (name + PART)).unlink(missing_ok=True)
+        if (output / bundle.CONFIG).exists():  # the model is there: nothing to go on with
+            (output / checkpoint.NAME).unlink(missing_ok=True)
 
 
 def _check_vacant(output: Path) -> None:

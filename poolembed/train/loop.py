@@ -265,7 +265,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
             totals += torch.cat([loss.detach().reshape(1), terms]).double().cpu()
             watcher.step(step + 1, value, len(item.clips))
             if (step + 1) % per_epoch == 0:
-                trained = time.perf_counter() - began
+                trained = max(time.perf_counter() - began, 1e-9)  # a clock may be coarse
                 record = EpochRecord(
                     epoch=(step + 1) // per_epoch,
                     step=step + 1,

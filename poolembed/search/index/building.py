@@ -78,7 +78,7 @@ def build_index(
     began = time.perf_counter()
     path = Path(output)
     collection, origin = open_origin(source, paths)
-    with _working(path) as work:
+    with working(path, "the index that was there, if any, is as it was") as work:
         earlier = _earlier(path, collection)
         if earlier is None or earlier.about.origin != origin:
             vectors = _write_vectors(collection, work / "vectors", on_progress)
@@ -98,10 +98,10 @@ def build_index(
 
 
 @contextmanager
-def _working(path: Path) -> Iterator[Path]:
-    """A folder beside the index for what is not finished; gone in the end, and one run's alone."""
+def working(path: Path, way_on: str) -> Iterator[Path]:
+    """A folder beside a file that is written whole, for what is not finished; gone in the end, and one run's alone."""
     work = path.with_name(f".{path.name}{PART}")
-    with writing(path, "the index that was there, if any, is as it was"):
+    with writing(path, way_on):
         Folders(path.parent).check(work / "lock")
         work.mkdir(exist_ok=True)
         lock = lock_at(work / "lock")
