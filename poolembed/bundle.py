@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import safetensors
@@ -27,7 +27,13 @@ from poolembed.nn.config import ModelConfig, Positive
 from poolembed.nn.head import Head, HeadConfig, build_head
 from poolembed.nn.model import SongModel
 
-FORMAT = 1
+FORMAT = 2
+"""The newest version of the format. A bundle is of version 1 unless it needs a key that came later, so that it can be
+read, and is known by the same fingerprint, as before there was such a key."""
+
+_LATER = {"context": False}
+"""Keys of the encoder that came with version 2, and what a bundle means that has none."""
+
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, HEADS, CARD)
 
@@ -100,8 +106,16 @@ class Bundle:
 
 def fingerprint(config: BundleConfig) -> str:
     """SHA-256 over the model's config and the hash of its weights, in hexadecimal."""
-    identity = msgspec.json.encode([FORMAT, config.model, config.weights_sha256], order="sorted")
+    identity = msgspec.json.encode([1, _described(config.model), config.weights_sha256], order="sorted")
     return hashlib.sha256(identity).hexdigest()
+
+
+def _described(model: ModelConfig) -> dict[str, Any]:
+    """A model's config as plain data, without the later keys that it does not need."""
+    plain: dict[str, Any] = msgspec.to_builtins(model)
+    encoder = plain["encoder"]
+    plain["encoder"] = {key: value for key, value in encoder.items() if key not in _LATER or value != _LATER[key]}
+    return plain
 
 
 def save_bundle(
@@ -136,8 +150,9 @@ def save_bundle(
         raise BundleError(f"{target} exists already", hint="remove it or choose another name")
     weights = _weights_of(network, half=half)
     head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
+    described = _described(network.config)
     config = BundleConfig(
-        poolembed_bundle=FORMAT,
+        poolembed_bundle=FORMAT if _LATER.keys() & described["encoder"].keys() else 1,
         name=name,
         license=license,
         model=network.config,
@@ -149,7 +164,8 @@ def save_bundle(
     files = {WEIGHTS: weights, CARD: card.encode("utf-8")}
     if head_weights:
         files[HEADS] = head_weights
-    files[CONFIG] = msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+    keys = msgspec.to_builtins(config) | {"model": described}
+    files[CONFIG] = msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n"
     partial = (target if target.exists() else target.parent) / f".{target.name}.{os.getpid()}.part"
     try:
         partial.mkdir(parents=True)
@@ -193,9 +209,9 @@ def read_config(path: Path) -> BundleConfig:
     data = _read(path / CONFIG)
     try:
         version = msgspec.json.decode(data, type=BundleVersion).poolembed_bundle
-        if version != FORMAT:
+        if not 1 <= version <= FORMAT:
             raise BundleError(
-                f"{path / CONFIG} has bundle format {version}; this poolembed reads format {FORMAT}",
+                f"{path / CONFIG} has bundle format {version}; this poolembed reads formats 1 to {FORMAT}",
                 hint="upgrade poolembed" if version > FORMAT else "convert it with the version that wrote it",
             )
         return msgspec.json.decode(data, type=BundleConfig)

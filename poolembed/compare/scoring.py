@@ -68,7 +68,7 @@ def scored(model: str | os.PathLike[str], table: str, config: TrainConfig) -> Sc
     if filled.failed:
         key, reason = next(iter(filled.failed.items()))
         raise LabelsError(f"{table}: {key} cannot be scored: {reason}")
-    crops = Crops(cache, filled.rows, window_frames=bundle.network.config.encoder.window_frames)
+    crops = Crops.of(cache, filled.rows, bundle.network.config.encoder)
     reader = Reader(crops, device=device, log_floor=cache.log_floor)
     clips = range(len(labelled.clips))
     rows = reader.rows(student, clips)

@@ -38,6 +38,10 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         depth: convolutions per stage.
         time_strides: by how much each stage shortens the time axis.
         frame_features: channels C of the frame features that are pooled.
+        context: whether a window is encoded with the mel frames beside it that its features depend on (the receptive
+            field of the convolutions), the song's own or the silence around it. Features are then those of one pass
+            over the whole song, wherever windows fall and however long they are. Without it every window is encoded
+            by itself, with zeros beside it.
     """
 
     window_frames: Positive = 256
@@ -45,6 +49,7 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     depth: Positive = 2
     time_strides: tuple[Positive, ...] = (2, 2, 2, 1)
     frame_features: Positive = 768
+    context: bool = False
 
     def __post_init__(self) -> None:
         if len(self.time_strides) != len(self.widths):
@@ -59,6 +64,28 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         for stride in self.time_strides:
             product *= stride
         return product
+
+    @property
+    def margins(self) -> list[tuple[int, int]]:
+        """Frames of context before and after a window, in the input and in the output of each stage.
+
+        Each counts in its own frames. Every convolution takes one frame off either side, for it reaches one further;
+        the last stage's output has none left. All are 0 without `context`.
+        """
+        before = after = 0
+        margins = [(before, after)]
+        for stride in reversed(self.time_strides):
+            if self.context:
+                before, after = before + self.depth - 1, after + self.depth - 1
+                # The strided convolution, whose output i is centred on its input i * stride.
+                before, after = before * stride + 1, max(after * stride - stride + 2, 0)
+            margins.append((before, after))
+        return margins[::-1]
+
+    @property
+    def context_frames(self) -> tuple[int, int]:
+        """Mel frames before and after a window that it is encoded with."""
+        return self.margins[0]
 
 
 class PoolingConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

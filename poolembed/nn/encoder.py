@@ -13,11 +13,21 @@ from poolembed.nn.config import EncoderConfig
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm, ReLU; `fold_norm_` merges the norm into the convolution for inference."""
+    """Convolution, batch norm, ReLU; `fold_norm_` merges the norm into the convolution for inference.
 
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    Args:
+        inputs: channels.
+        outputs: channels.
+        kernel: frames and bands; (3, 3), or all bands at once.
+        stride: frames and bands.
+        context: the input has the frames beside it that the kernel reaches; otherwise it is padded with zeros.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: tuple[int, int], stride: tuple[int, int], *, context: bool = False
+    ) -> None:
         super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2) if kernel == (3, 3) else (0, 0)
+        padding = (0 if context else 1, 1) if kernel == (3, 3) else (0, 0)
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
         self.rounds_to: torch.dtype | None = None
@@ -51,9 +61,9 @@ class Encoder(nn.Module):
     where in frequency something sounds is kept.
 
     Shape:
-        - input: ``(B, T, n_mels)``, normalised log-mel.
+        - input: ``(B, before + T + after, n_mels)``, normalised log-mel with its context, if the config has any.
         - output: frame features ``(B, C, T / time_reduction)``, non-negative, and the stages' outputs
-          ``(B, width, T_i, F_i)``.
+          ``(B, width, before_i + T_i + after_i, F_i)`` with what is left of the context (`EncoderConfig.margins`).
     """
 
     def __init__(self, config: EncoderConfig, n_mels: int) -> None:
@@ -62,8 +72,8 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList()
         inputs, bands = 1, n_mels
         for width, time_stride in zip(config.widths, config.time_strides, strict=True):
-            blocks = [ConvBlock(inputs, width, (3, 3), (time_stride, 2))]
-            blocks += [ConvBlock(width, width, (3, 3), (1, 1)) for _ in range(config.depth - 1)]
+            blocks = [ConvBlock(inputs, width, (3, 3), (time_stride, 2), context=config.context)]
+            blocks += [ConvBlock(width, width, (3, 3), (1, 1), context=config.context) for _ in range(config.depth - 1)]
             self.stages.append(nn.Sequential(*blocks))
             inputs, bands = width, (bands + 1) // 2
         self.project = ConvBlock(inputs, config.frame_features, (1, bands), (1, 1))

@@ -31,7 +31,7 @@ from poolembed.train.cache import STEP, MelCache, dequantise
 from poolembed.train.sampling import Crops, Sampler, window_starts
 from poolembed.train.store import alone, check_disk
 
-VERSION = 1
+VERSION = 2
 FRAMES, OTHERS = "frames.f16", "others.f32"
 
 _LARGEST = 65504.0  # of float16
@@ -125,7 +125,7 @@ class FeatureCache:
         place = {row: at for at, row in enumerate(unique)}
         self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
         self._place = np.array([-1 if row is None else place[row] for row in rows], np.int64)
-        self._crops = Crops(mels, unique, window_frames=self._window)
+        self._crops = Crops.of(mels, unique, config.encoder)
         self._lengths = np.array([mels.frames(row) for row in unique], np.int64)
         self._first_window = np.concatenate([[0], np.cumsum(-(-self._lengths // self._window))])
         self._first_frame = np.concatenate([[0], np.cumsum(-(-self._lengths // self._reduction))])

@@ -39,7 +39,8 @@ class Student(nn.Module):
             mel: log-mels.
             frames: ``(R,)`` real mel frames of each.
         """
-        clips, windows, length = mel.shape[:3]
+        clips, windows = mel.shape[:2]
+        length = mel.shape[2] - sum(self.model.config.encoder.context_frames)
         half = self.precision != torch.float32
         with torch.autocast(mel.device.type, self.precision if half else None, enabled=half):
             real = torch.arange(windows, device=mel.device) * length < frames.unsqueeze(1)

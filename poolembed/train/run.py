@@ -143,9 +143,7 @@ class Run:
         self.learner = Learner(
             student, [t for t, _ in terms.values()], [w for _, w in terms.values()], frozen=config.freeze == "encoder"
         ).to(where.device)
-        self.source: Crops | FeatureCache = Crops(
-            data.cache, data.rows, window_frames=network.config.encoder.window_frames
-        )
+        self.source: Crops | FeatureCache = Crops.of(data.cache, data.rows, network.config.encoder)
 
     @property
     def windows(self) -> int:

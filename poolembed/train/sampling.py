@@ -24,6 +24,7 @@ from torch import Tensor
 from poolembed.errors import UsageError
 
 if TYPE_CHECKING:
+    from poolembed.nn.config import EncoderConfig
     from poolembed.train.cache import MelCache
 
 T = TypeVar("T")
@@ -45,15 +46,19 @@ class Batch:
     """Crops of clips, or whole clips window by window.
 
     Attributes:
-        mel: ``(R, W, F, n_mels)`` uint8 levels (`dequantise` makes log-mels of them). After the clip's end they are as
-            they are when embedding: what still reaches its last samples, a frame or two, then level 0.
-        frames: ``(R,)`` int64, how many of the W F frames are the clip's.
+        mel: ``(R, W, F, n_mels)`` uint8 levels (`dequantise` makes log-mels of them). Around the clip they are as they
+            are when embedding: what still reaches its samples, a frame or two, then level 0. For an encoder with
+            context W is 1: the crop is one window, its context before and after it included in F.
+        frames: ``(R,)`` int64, how many frames of the crop, its context aside, are the clip's.
+        heard: ``(R, 2)`` int64, the first of the W F frames that is the clip's, be it in the context, and the first
+            behind it that is not.
         clips: ``(R,)`` int64, numbers of the clips in the run's table.
         rows: ``(R,)`` int64, their rows in the cache.
     """
 
     mel: Tensor
     frames: Tensor
+    heard: Tensor
     clips: Tensor
     rows: Tensor
 
@@ -163,14 +168,23 @@ class Crops:
     Args:
         cache: filled.
         rows: cache row of every clip of the run's table; None where there is none.
-        window_frames: mel frames F of the windows that the network sees.
+        window_frames: mel frames of the windows that the network sees.
+        context: mel frames before and after a window that it sees too (`EncoderConfig.context_frames`).
     """
 
-    def __init__(self, cache: MelCache, rows: Sequence[int | None], *, window_frames: int) -> None:
+    def __init__(
+        self, cache: MelCache, rows: Sequence[int | None], *, window_frames: int, context: tuple[int, int] = (0, 0)
+    ) -> None:
         self._cache = cache
         self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
         self._frames = np.array([0 if row is None else cache.frames(row) for row in rows], np.int64)
         self._window = window_frames
+        self._before, self._after = context
+
+    @classmethod
+    def of(cls, cache: MelCache, rows: Sequence[int | None], encoder: EncoderConfig) -> Crops:
+        """Crops as an encoder sees them."""
+        return cls(cache, rows, window_frames=encoder.window_frames, context=encoder.context_frames)
 
     def batch(self, sampler: Sampler, step: int, windows: int) -> Batch:
         """The crops of a step: clips longer than W windows are cropped at random, shorter ones padded."""
@@ -191,16 +205,19 @@ class Crops:
     def cut(self, clips: NDArray[np.int64], starts: NDArray[np.int64], windows: int) -> Batch:
         """Crops of W windows, from the frames where they start; padded where the clip ends before."""
         length = windows * self._window
-        # By numpy: torch would fill it in several threads, which take the processor from those that train.
-        mel = np.zeros((len(clips), length, self._cache.n_mels), np.uint8)
-        for out, row, start in zip(mel, self._rows[clips].tolist(), starts.tolist(), strict=True):
-            piece = self._cache.with_tail(row)[start : start + length]
-            out[: len(piece)] = piece
+        total = self._before + length + self._after
+        rows = self._rows[clips]
+        mel = np.empty((len(clips), total, self._cache.n_mels), np.uint8)
+        for out, row, start in zip(mel, rows.tolist(), starts.tolist(), strict=True):
+            out[:] = self._cache.cut(row, start - self._before, total)
+        edges = np.stack([np.zeros_like(starts), self._frames[clips]], 1) - (starts - self._before)[:, None]
+        with_context = total > length
         return Batch(
-            mel=torch.from_numpy(mel).view(len(clips), windows, self._window, -1),
+            mel=torch.from_numpy(mel).view(len(clips), 1 if with_context else windows, -1, self._cache.n_mels),
             frames=torch.from_numpy(np.minimum(self._frames[clips] - starts, length)),
+            heard=torch.from_numpy(edges.clip(0, total)),
             clips=torch.from_numpy(clips.copy()),
-            rows=torch.from_numpy(self._rows[clips]),
+            rows=torch.from_numpy(rows),
         )
 
 

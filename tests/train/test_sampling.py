@@ -155,6 +155,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[MelCache, list[int 
 NUMBERS = (0, 1, 3, 4, 5, 6, 7)  # those of the clips that were decoded
 
 
+def behind(mels: MelCache, row: int) -> NDArray[np.uint8]:
+    """Levels of a clip with the frames after it that still reach its samples: 2, for half an FFT is 1.6 hops."""
+    return mels.with_edges(row)[-(mels.frames(row) + 2) :]
+
+
 class TestCrops:
     @pytest.mark.parametrize("windows", [1, 2, 5])
     def test_are_stretches_of_the_clips(self, cache: tuple[MelCache, list[int | None]], windows: int) -> None:
@@ -170,7 +175,7 @@ class TestCrops:
             assert batch.clips.tolist() == sampler.clips(step).tolist()
             for mel, frames, clip, row in zip(batch.mel, batch.frames, batch.clips, batch.rows, strict=True):
                 assert rows[clip] == row
-                whole = mels.with_tail(int(row))
+                whole = behind(mels, int(row))
                 assert frames == min(mels.frames(int(row)), length)
                 flat = mel.flatten(0, 1).numpy()
                 (start,) = [
@@ -184,6 +189,30 @@ class TestCrops:
                 assert not flat[len(tail) :].any()
         longest = [start for row, start in begun if row == len(LENGTHS) - 1]
         assert len(longest) > 15
+
+    @pytest.mark.parametrize("windows", [1, 2, 5])
+    def test_with_context_are_the_same_with_more_beside_them(
+        self, cache: tuple[MelCache, list[int | None]], windows: int
+    ) -> None:
+        mels, rows = cache
+        before, after = context = (FRAMES + 3, 4)
+        sampler = Sampler(NUMBERS, batch_size=7, seed=0, views=2)
+        plain, wide = (Crops(mels, rows, window_frames=FRAMES, context=each) for each in ((0, 0), context))
+        for step in range(10):
+            one, other = plain.batch(sampler, step, windows), wide.batch(sampler, step, windows)
+            assert other.mel.shape == (14, 1, before + windows * FRAMES + after, mels.n_mels)
+            assert torch.equal(other.mel[:, 0, before:-after], one.mel.flatten(1, 2))
+            assert torch.equal(other.frames, one.frames)
+            for mel, frames, heard, row in zip(other.mel, other.frames, other.heard.tolist(), other.rows, strict=True):
+                whole, length = mels.clip(int(row)), mels.frames(int(row))
+                first, last = heard
+                (start,) = [
+                    at for at in range(length) if np.array_equal(mel[0, first:last], whole[at : at + last - first])
+                ]
+                assert first == 0 or start == 0, "silence before the clip, or as much of it as there is room for"
+                assert last == before + windows * FRAMES + after or start + last - first == length
+                assert frames == min(last - before, windows * FRAMES)
+            assert one.heard.tolist() == [[0, frames] for frames in one.frames]
 
     def test_are_a_function_of_the_step(self, cache: tuple[MelCache, list[int | None]]) -> None:
         crops = Crops(*cache, window_frames=FRAMES)
@@ -215,8 +244,9 @@ class TestCrops:
             assert frames[:-1].tolist() == [FRAMES] * (len(frames) - 1)
             assert frames.sum() == mels.frames(row)
             np.testing.assert_array_equal(levels[: mels.frames(row)], mels.clip(row))
-            np.testing.assert_array_equal(levels[: len(mels.with_tail(row))], mels.with_tail(row)[: len(levels)])
-            assert not levels[len(mels.with_tail(row)) :].any()
+            whole = behind(mels, row)
+            np.testing.assert_array_equal(levels[: len(whole)], whole[: len(levels)])
+            assert not levels[len(whole) :].any()
 
     def test_no_clips(self, cache: tuple[MelCache, list[int | None]]) -> None:
         assert list(Crops(*cache, window_frames=FRAMES).whole([], 3)) == []

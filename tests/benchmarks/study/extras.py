@@ -140,7 +140,7 @@ def frame_scores(model: Path, config: TrainConfig, short: Scored, about: dict[st
     clips = short.labelled.clips
     filled = cache.fill(clips, workers=1, limit_gb=config.cache_limit, watch=lambda done, total: None)
     encoder, frontend = bundle.network.config.encoder, bundle.network.config.frontend
-    crops = Crops(cache, filled.rows, window_frames=encoder.window_frames)
+    crops = Crops.of(cache, filled.rows, encoder)
     hop = encoder.time_reduction * frontend.hop_length / frontend.sample_rate
     true, probabilities = [], []
     for number, clip in enumerate(clips):
