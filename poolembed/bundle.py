@@ -31,7 +31,7 @@ FORMAT = 2
 """The newest version of the format. A bundle is of version 1 unless it needs a key that came later, so that it can be
 read, and is known by the same fingerprint, as before there was such a key."""
 
-_LATER = {"context": False}
+_LATER = {"context": False, "low_pass_taps": 1}
 """Keys of the encoder that came with version 2, and what a bundle means that has none."""
 
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"

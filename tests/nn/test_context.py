@@ -77,15 +77,21 @@ def assert_same_features(one: Features, other: Features) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(STRIDES, st.integers(1, 3), st.integers(1, 60 * HOP), st.integers(1, 6))
-@example([2, 2, 2, 1], 2, 40 * HOP, 1)  # base
-@example([4, 2, 1, 1], 2, 40 * HOP, 3)  # tiny
-@example([4], 1, 1, 1)
-@example([4, 4], 1, 33 * HOP, 1)
+@given(STRIDES, st.integers(1, 3), st.integers(1, 60 * HOP), st.integers(1, 6), st.sampled_from([1, 3, 5]))
+@example([2, 2, 2, 1], 2, 40 * HOP, 1, 1)  # base
+@example([4, 2, 1, 1], 2, 40 * HOP, 3, 1)  # tiny
+@example([2, 2, 2, 1], 2, 40 * HOP, 1, 5)
+@example([4], 1, 1, 1, 1)
+@example([4, 4], 1, 33 * HOP, 1, 3)
 def test_windows_have_the_features_of_one_pass_over_the_song(
-    strides: list[int], depth: int, samples: int, windows: int
+    strides: list[int], depth: int, samples: int, windows: int, taps: int
 ) -> None:
-    encoder = {"time_strides": tuple(strides), "widths": (3,) * len(strides), "depth": depth}
+    encoder = {
+        "time_strides": tuple(strides),
+        "widths": (3,) * len(strides),
+        "depth": depth,
+        "low_pass_taps": taps,
+    }
     network = network_of(windows * int(np.prod(strides)), **encoder)
     song = noise(samples)
     assert_same_features(song_features(network, song), one_pass(song, **encoder))
@@ -133,9 +139,12 @@ def test_without_context_they_do_depend_on_the_window() -> None:
     assert float((short[..., :25] - long[..., :25]).abs().max()) > 0.1
 
 
+@pytest.mark.parametrize("taps", [1, 3, 5])
 @pytest.mark.parametrize(("strides", "depth"), [((2, 2, 2, 1), 2), ((4, 2, 1, 1), 2), ((4,), 1), ((1, 2), 3)])
-def test_the_context_is_what_the_features_depend_on_and_no_more(strides: tuple[int, ...], depth: int) -> None:
-    network = network_of(8, time_strides=strides, widths=(4,) * len(strides), depth=depth).double()
+def test_the_context_is_what_the_features_depend_on_and_no_more(
+    strides: tuple[int, ...], depth: int, taps: int
+) -> None:
+    network = network_of(8, time_strides=strides, widths=(4,) * len(strides), depth=depth, low_pass_taps=taps).double()
     before, after = network.config.encoder.context_frames
     mel = torch.randn(4, before + 8 + after, 16, dtype=torch.float64, requires_grad=True)
     weights = torch.linspace(1, 2, 8 // network.config.encoder.time_reduction)
@@ -146,9 +155,11 @@ def test_the_context_is_what_the_features_depend_on_and_no_more(strides: tuple[i
     assert bool(reached[-1]) or after == 0
 
 
+@pytest.mark.parametrize("taps", [1, 3, 5])
+@pytest.mark.parametrize("context", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inference_and_training_agree(dtype: torch.dtype) -> None:
-    network = network_of()
+def test_inference_and_training_agree(dtype: torch.dtype, context: bool, taps: int) -> None:
+    network = network_of(context=context, low_pass_taps=taps)
     samples = torch.from_numpy(np.stack([noise(network.window_samples, seed) for seed in range(3)]))
     with torch.inference_mode():
         plain = network.features(samples)
@@ -192,4 +203,5 @@ def test_what_the_shipped_architectures_need() -> None:
     """The receptive field of a frame feature: 75 mel frames of base's, 1.5 s; 99 of tiny's."""
     assert ModelConfig(encoder=EncoderConfig(context=True)).encoder.context_frames == (37, 30)
     assert EncoderConfig(context=True, time_strides=(4, 2, 1, 1)).context_frames == (49, 42)
-    assert EncoderConfig().context_frames == (0, 0)
+    assert EncoderConfig(context=True, low_pass_taps=5).context_frames == (51, 44)
+    assert EncoderConfig(low_pass_taps=5).context_frames == (0, 0)
