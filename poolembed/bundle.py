@@ -106,12 +106,12 @@ class Bundle:
 
 def fingerprint(config: BundleConfig) -> str:
     """SHA-256 over the model's config and the hash of its weights, in hexadecimal."""
-    identity = msgspec.json.encode([1, _described(config.model), config.weights_sha256], order="sorted")
+    identity = msgspec.json.encode([1, described(config.model), config.weights_sha256], order="sorted")
     return hashlib.sha256(identity).hexdigest()
 
 
-def _described(model: ModelConfig) -> dict[str, Any]:
-    """A model's config as plain data, without the later keys that it does not need."""
+def described(model: ModelConfig) -> dict[str, Any]:
+    """A model's config as plain data, without the later keys that it does not need: what it was before they came."""
     plain: dict[str, Any] = msgspec.to_builtins(model)
     encoder = plain["encoder"]
     plain["encoder"] = {key: value for key, value in encoder.items() if key not in _LATER or value != _LATER[key]}
@@ -150,9 +150,9 @@ def save_bundle(
         raise BundleError(f"{target} exists already", hint="remove it or choose another name")
     weights = _weights_of(network, half=half)
     head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
-    described = _described(network.config)
+    model = described(network.config)
     config = BundleConfig(
-        poolembed_bundle=FORMAT if _LATER.keys() & described["encoder"].keys() else 1,
+        poolembed_bundle=FORMAT if _LATER.keys() & model["encoder"].keys() else 1,
         name=name,
         license=license,
         model=network.config,
@@ -164,7 +164,7 @@ def save_bundle(
     files = {WEIGHTS: weights, CARD: card.encode("utf-8")}
     if head_weights:
         files[HEADS] = head_weights
-    keys = msgspec.to_builtins(config) | {"model": described}
+    keys = msgspec.to_builtins(config) | {"model": model}
     files[CONFIG] = msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n"
     partial = (target if target.exists() else target.parent) / f".{target.name}.{os.getpid()}.part"
     try:

@@ -63,7 +63,8 @@ def scored(model: str | os.PathLike[str], table: str, config: TrainConfig) -> Sc
     bundle = load_bundle(model)
     device = choose_device(config.device)
     student = Student(bundle.network, bundle.heads, choose_precision(config.precision, device)).to(device).eval()
-    cache = MelCache(config.cache or Path(config.output) / "cache", bundle.network.frontend)
+    context = bundle.network.config.encoder.context
+    cache = MelCache(config.cache or Path(config.output) / "cache", bundle.network.frontend, before=context)
     filled = cache.fill(labelled.clips, workers=1, limit_gb=config.cache_limit, watch=lambda done, total: None)
     if filled.failed:
         key, reason = next(iter(filled.failed.items()))

@@ -190,34 +190,46 @@ class Mixed(NamedTuple):
 
     Attributes:
         mel: ``(R, W, F, n_mels)``.
-        frames: ``(R,)``, those of the longer of the two.
+        start: ``(R,)`` where the earlier of the two begins.
+        frames: ``(R,)`` from there to where the later one ends.
         partner: ``(R,)`` the row that each was mixed with.
         share: ``(R,)`` its own share, 0.5 to 1; the partner has the rest.
     """
 
     mel: Tensor
+    start: Tensor
     frames: Tensor
     partner: Tensor
     share: Tensor
 
 
 def mixup(
-    mel: Tensor, frames: Tensor, strength: float, *, seed: int, step: int, log_floor: float, rank: int = 0
+    mel: Tensor,
+    frames: Tensor,
+    strength: float,
+    *,
+    seed: int,
+    step: int,
+    log_floor: float,
+    rank: int = 0,
+    start: Tensor | None = None,
 ) -> Mixed:
     """Mix every crop with another one, in power, as their sounds would add up (Zhang et al. 2018).
 
     Args:
         mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
-        frames: ``(R,)``.
+        frames: ``(R,)``, how many are the clip's.
         strength: parameter of the symmetric Beta distribution that shares are drawn from; 0 mixes nothing.
         seed: of the run.
         step: its number.
         log_floor: smallest mel power told apart.
         rank: number of the process, where several share a step.
+        start: ``(R,)`` the first that is; None: the first of all.
     """
     rows = len(mel)
+    start = torch.zeros_like(frames) if start is None else start
     if not strength:
-        return Mixed(mel, frames, torch.arange(rows, device=mel.device), mel.new_ones(rows))
+        return Mixed(mel, start, frames, torch.arange(rows, device=mel.device), mel.new_ones(rows))
     random = generator(seed, "mixup", step, rank)
     partner = torch.from_numpy(random.permutation(rows)).to(mel.device)
     drawn = random.beta(strength, strength, rows)
@@ -225,4 +237,5 @@ def mixup(
     logs = [part.log().reshape(-1, 1, 1, 1) for part in (share, 1 - share)]
     # Shares of less than the floor sum up to the floor only up to rounding.
     mixed = torch.logaddexp(mel + logs[0], mel[partner] + logs[1]).clamp_min(math.log(log_floor))
-    return Mixed(mixed, torch.maximum(frames, frames[partner]), partner, share)
+    first, stop = torch.minimum(start, start[partner]), torch.maximum(start + frames, (start + frames)[partner])
+    return Mixed(mixed, first, stop - first, partner, share)

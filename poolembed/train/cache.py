@@ -79,23 +79,26 @@ class MelCache:
     Args:
         directory: of the cache; it is made when it is filled.
         frontend: what makes log-mels; it is copied.
+        before: also keep the frames before a clip that reach its samples, for an encoder with context sees them. The
+            folder is another one then.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], frontend: LogMel) -> None:
+    def __init__(self, directory: str | os.PathLike[str], frontend: LogMel, *, before: bool = False) -> None:
         self.config = frontend.config
         self._frontend = copy.deepcopy(frontend).to("cpu", torch.float32).eval()
         # The frames before the first and after the last that still reach samples of the clip: what an encoder sees
         # beside its edges.
         self._tail = -(-(self.config.n_fft // 2) // self.config.hop_length)
-        self._head = self._tail - 1
+        self._head = self._tail - 1 if before else 0
         header = {
             "poolembed_cache": VERSION,
             "frontend": msgspec.to_builtins(self.config),
             "filterbank": hashlib.sha256(self._frontend.filterbank.numpy().tobytes()).hexdigest(),
             "step": STEP,
-            "head": self._head,
             "tail": self._tail,
         }
+        if before:
+            header["head"] = self._head
         self._header = header
         name = hashlib.sha256(msgspec.json.encode(header, order="sorted")).hexdigest()[:16]
         self.directory = Path(directory)
@@ -125,7 +128,8 @@ class MelCache:
     def cut(self, row: int, start: int, length: int) -> NDArray[np.uint8]:
         """Levels ``(length, n_mels)`` of a clip from a frame on, which may lie before the clip, and where it ends.
 
-        Around the clip is what embedding has there: the few frames that still reach its samples, then silence.
+        Around the clip is what embedding has there: the few frames that still reach its samples (before it, only if
+        those are kept), then silence.
         """
         rows = self.with_edges(row)
         begin = start + self._head

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poolembed.bundle import described
 from poolembed.embed.device import default_batch_size
 from poolembed.embed.outputs.files import open_bytes, write_at
 from poolembed.errors import OutputError
@@ -31,7 +32,7 @@ from poolembed.train.cache import STEP, MelCache, dequantise
 from poolembed.train.sampling import Crops, Sampler, window_starts
 from poolembed.train.store import alone, check_disk
 
-VERSION = 2
+VERSION = 1
 FRAMES, OTHERS = "frames.f16", "others.f32"
 
 _LARGEST = 65504.0  # of float16
@@ -282,12 +283,12 @@ class FeatureCache:
 
 def _identity(network: SongModel, dtype: torch.dtype, device: torch.device, content: Sequence[str]) -> str:
     """Hash of all that features depend on."""
-    config = network.config
+    parts = described(network.config)
     digest = hashlib.sha256(
         msgspec.json.encode(
             [
                 VERSION,
-                msgspec.to_builtins([config.frontend, config.encoder, config.mid_levels, config.mel_statistics]),
+                [parts[name] for name in ("frontend", "encoder", "mid_levels", "mel_statistics")],
                 [STEP, str(dtype), device.type],
                 list(content),
             ]

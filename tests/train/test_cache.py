@@ -116,7 +116,7 @@ class TestFrames:
         self, songs: list[Path], tmp_path: Path, context: tuple[int, int]
     ) -> None:
         """What is beside a clip included: what an encoder sees there is what it will see when embedding."""
-        cache = MelCache(tmp_path, FRONTEND)
+        cache = MelCache(tmp_path, FRONTEND, before=any(context))
         filled = fill(cache, [clip(song) for song in songs])
         crops = Crops(cache, filled.rows, window_frames=32, context=context)
         for number, length in enumerate(LENGTHS):

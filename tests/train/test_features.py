@@ -54,7 +54,7 @@ def mels(tmp_path_factory: pytest.TempPathFactory) -> tuple[MelCache, list[int |
         clips.append(Clip(str(root / f"{seed}.wav"), str(seed), {}))
     clips.insert(2, Clip(str(root / "gone.wav"), "gone", {}))
     clips.append(clips[-1])  # one clip twice
-    cache = MelCache(root / "cache", NETWORK.frontend)
+    cache = MelCache(root / "cache", NETWORK.frontend, before=True)
     return cache, cache.fill(clips, workers=2, limit_gb=1).rows
 
 

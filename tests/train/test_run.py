@@ -100,7 +100,7 @@ def test_supcon_takes_labels_that_only_the_clips_held_out_have(tmp_path: Path) -
 
 
 RESUMED: list[dict[str, Any]] = [
-    {"augment": {"gain_db": 3, "time_mask": 0.3, "band_mask": 0.3, "mixup": 0.4, "resized_crop": 0.1}},
+    {"augment": {"gain_db": 3, "time_mask": 0.3, "band_mask": 0.3, "mixup": 0.4, "resized_crop": 0.1, "shift": 0.03}},
     {"pool": "predictions", "pooling": "gem"},
     {"freeze": "encoder"},
     {"objectives": [{"kind": "contrastive"}, {"kind": "supcon", "weight": 0.5}]},
