@@ -125,20 +125,16 @@ class MelCache:
         """Levels of a clip, ``(frames, n_mels)``: a view of the memory map."""
         return self.with_edges(row)[self._head : -self._tail]
 
-    def cut(self, row: int, start: int, length: int) -> NDArray[np.uint8]:
-        """Levels ``(length, n_mels)`` of a clip from a frame on, which may lie before the clip, and where it ends.
+    def write(self, out: NDArray[np.uint8], row: int, start: int) -> None:
+        """Write levels of a clip from a frame on, which may lie before the clip, into zeros ``(n, n_mels)``.
 
         Around the clip is what embedding has there: the few frames that still reach its samples (before it, only if
         those are kept), then silence.
         """
-        rows = self.with_edges(row)
         begin = start + self._head
-        # By numpy: torch would fill it in several threads, which take the processor from those that train.
-        levels = np.zeros((length, self.n_mels), np.uint8)
-        piece = rows[max(begin, 0) : max(begin + length, 0)]
+        piece = self.with_edges(row)[max(begin, 0) : max(begin + len(out), 0)]
         first = max(-begin, 0)
-        levels[first : first + len(piece)] = piece
-        return levels
+        out[first : first + len(piece)] = piece
 
     def with_edges(self, row: int) -> NDArray[np.uint8]:
         """As `clip`, with the few frames before and after it that are not silent, for they still reach its samples."""

@@ -230,17 +230,17 @@ class Crops:
         length = windows * self._window
         total = self._before + length + self._after
         rows = self._rows[clips]
-        mel = np.empty((len(clips), total, self._cache.n_mels), np.uint8)
+        # By numpy: torch would fill it in several threads, which take the processor from those that train.
+        mel = np.zeros((len(clips), total, self._cache.n_mels), np.uint8)
         for out, row, start in zip(mel, rows.tolist(), starts.tolist(), strict=True):
-            out[:] = self._cache.cut(row, start - self._before, total)
+            self._cache.write(out, row, start - self._before)
         edges = np.stack([np.zeros_like(starts), self._frames[clips]], 1) - (starts - self._before)[:, None]
-        start = np.maximum(-starts, 0)
-        stop = np.minimum(self._frames[clips] - starts, length)
+        first, stop = np.maximum(-starts, 0), np.minimum(self._frames[clips] - starts, length)
         with_context = total > length
         return Batch(
             mel=torch.from_numpy(mel).view(len(clips), 1 if with_context else windows, -1, self._cache.n_mels),
-            start=torch.from_numpy(start),
-            frames=torch.from_numpy(stop - start),
+            start=torch.from_numpy(first),
+            frames=torch.from_numpy(stop - first),
             heard=torch.from_numpy(edges.clip(0, total)),
             clips=torch.from_numpy(clips.copy()),
             rows=torch.from_numpy(rows),
