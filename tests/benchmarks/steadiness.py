@@ -22,7 +22,8 @@ songs of the cosine between the two vectors, and behind it the lowest:
 - *another song*: every pair of excerpts, the median and the highest: what the others are to be compared with.
 
 WEIGHTS is the checkpoint of EfficientAT mn04 that `models/recipe/README.md` names; its vector is the penultimate layer,
-averaged over the excerpt, as the recipe uses it. It gives no vectors over time.
+averaged over the excerpt, as the recipe uses it. It gives no vectors over time, and its vectors are not centred: those
+of different songs are at 0.5, so that its cosines are to be read beside its last row.
 """
 
 from __future__ import annotations
