@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from poolembed.errors import (
     AudioError,
@@ -25,7 +24,10 @@ from poolembed.errors import (
     VectorsError,
 )
 
+TYPE_CHECKING = False  # typing takes longer to import than all the rest of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from poolembed.embed.model import Model, load
     from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool, TemporalPool
     from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool

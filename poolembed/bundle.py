@@ -8,10 +8,12 @@ ship with the package, then those in the directories of ``$POOLEMBED_MODELS`` (s
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -20,8 +22,9 @@ import msgspec
 import safetensors
 from msgspec import Meta, Struct
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
+from poolembed.disk import open_regular, read_regular
 from poolembed.errors import BundleError, BundleNotFoundError
 from poolembed.nn.config import ModelConfig, Positive
 from poolembed.nn.head import Head, HeadConfig, build_head
@@ -36,6 +39,9 @@ _LATER = {"context": False, "low_pass_taps": 1}
 
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, HEADS, CARD)
+
+_LONGEST_TEXT = 1 << 24  # bytes of a config, a card or the head of a file of weights
+_LEAST_BYTES, _MOST_BYTES = 2, 8  # of a number
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -182,6 +188,12 @@ def save_bundle(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a `save_bundle` that was killed left in a directory; nobody may be saving there meanwhile."""
+    for partial in directory.glob(f".{glob.escape(directory.name)}.*.part"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     """Load a bundle by the name of one at hand, or by the path of its directory.
 
@@ -193,10 +205,13 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     config = read_config(path)
     network = _network(path, config)
     _load_weights(path / WEIGHTS, network, config.weights_sha256)
+    sizes = {"features": config.model.embedding_size, "predictions": config.model.encoder.frame_features}
+    if config.heads:
+        _check_size(path / HEADS, sum(len(head.labels) * sizes[head.pool] for head in config.heads))
     heads = nn.ModuleList(build_head(head, config.model) for head in config.heads)
     if config.heads_sha256 is not None:
         _load_weights(path / HEADS, heads, config.heads_sha256)
-    card = _read(path / CARD).decode("utf-8", errors="replace")
+    card = _read(path / CARD, _LONGEST_TEXT).decode("utf-8", errors="replace")
     return Bundle(path, config, network.eval(), card, tuple(cast(Head, head) for head in heads.eval()))
 
 
@@ -206,7 +221,7 @@ def read_config(path: Path) -> BundleConfig:
     Raises:
         BundleError: unknown format version, unknown or missing keys, or values that cannot be.
     """
-    data = _read(path / CONFIG)
+    data = _read(path / CONFIG, _LONGEST_TEXT)
     try:
         version = msgspec.json.decode(data, type=BundleVersion).poolembed_bundle
         if not 1 <= version <= FORMAT:
@@ -214,8 +229,9 @@ def read_config(path: Path) -> BundleConfig:
                 f"{path / CONFIG} has bundle format {version}; this poolembed reads formats 1 to {FORMAT}",
                 hint="upgrade poolembed" if version > FORMAT else "convert it with the version that wrote it",
             )
+        json.loads(data, object_pairs_hook=_each_key_once)
         return msgspec.json.decode(data, type=BundleConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path / CONFIG} is not a valid bundle config: {error}") from error
 
 
@@ -250,7 +266,49 @@ def list_bundles() -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor that weights cannot have, or None: with NaN in it or infinity, or a variance below 0.
+
+    The parameters of poolings, alpha and p, may be infinite: that is the maximum.
+    """
+    for name, tensor in tensors.items():
+        last = name.rpartition(".")[2]
+        numbers = tensor.float()
+        wrong = numbers.isnan() if last in ("alpha", "p") else ~numbers.isfinite()
+        if bool(wrong.any()) or (last == "running_var" and bool((numbers < 0).any())):
+            return name
+    return None
+
+
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    there = dict(pairs)
+    if len(there) < len(pairs):
+        twice = next(key for key in there if [name for name, _ in pairs].count(key) > 1)
+        raise ValueError(f"it has {twice!r} twice")
+    return there
+
+
+def _check_size(path: Path, numbers: int) -> int:
+    """Look at a file of weights before it is read or room is made: the bytes that it has, enough for so many numbers.
+
+    Raises:
+        BundleError: it is not there, is no regular file, or is too small.
+    """
+    try:
+        with open_regular(path) as file:
+            there = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    if there < _LEAST_BYTES * numbers:
+        raise BundleError(
+            f"{path} has {there:,} bytes, and the model that {CONFIG} describes has more than {numbers:,} numbers",
+            hint="the download or copy is damaged; fetch the bundle again",
+        )
+    return there
+
+
 def _network(path: Path, config: BundleConfig) -> SongModel:
+    _check_size(path / WEIGHTS, config.model.kernels)
     try:
         return SongModel(config.model)
     except RuntimeError as error:  # torch's word for sizes that fit no memory
@@ -265,7 +323,8 @@ def _weights_of(module: nn.Module, *, half: bool = False) -> bytes:
 
 def _load_weights(path: Path, module: nn.Module, digest: str) -> None:
     """Fill a module from a safetensors file that must have this hash, these tensors and no others."""
-    weights = _read(path)
+    expected = module.state_dict()
+    weights = _read(path, _LONGEST_TEXT + _MOST_BYTES * sum(tensor.numel() for tensor in expected.values()))
     if hashlib.sha256(weights).hexdigest() != digest:
         raise BundleError(
             f"{path} is not the file that {CONFIG} describes: its SHA-256 differs",
@@ -273,13 +332,19 @@ def _load_weights(path: Path, module: nn.Module, digest: str) -> None:
         )
     try:
         tensors = load(weights)
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise BundleError(f"{path} is not a safetensors file: {error}") from error
-    expected = module.state_dict()
     wrong = sorted(expected.keys() ^ tensors.keys())
     wrong += [key for key in expected.keys() & tensors.keys() if expected[key].shape != tensors[key].shape]
     if wrong:
         raise BundleError(f"the weights in {path} do not fit {CONFIG}: {', '.join(wrong[:5])}")
+    if any(expected[key].is_floating_point() != tensors[key].is_floating_point() for key in expected):
+        raise BundleError(f"the weights in {path} are not of the types that they are written in")
+    if (name := not_finite(tensors)) is not None:
+        raise BundleError(
+            f"{path} has NaN or infinite numbers in {name}",
+            hint="the model was spoilt when it was trained; train it again, with a lower --lr",
+        )
     module.load_state_dict(tensors, strict=True)
 
 
@@ -292,9 +357,9 @@ def _roots() -> Iterator[Path]:
             yield Path(os.path.expanduser(entry))  # noqa: PTH111
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, limit: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, limit)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -310,7 +375,7 @@ def describe(path: Path) -> dict[str, str | int]:
     """
     config = read_config(path)
     pooling = config.model.pooling
-    about = _read(path / CARD).decode("utf-8", errors="replace").strip().partition("\n")[0]
+    about = _read(path / CARD, _LONGEST_TEXT).decode("utf-8", errors="replace").strip().partition("\n")[0]
     return {
         "name": path.name,
         "embedding_size": config.model.embedding_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -388,7 +389,7 @@ class TestWeights:
     def test_truncated(self, bundle: Path, keep: int) -> None:
         weights = (bundle / WEIGHTS).read_bytes()[:keep]
         (bundle / WEIGHTS).write_bytes(weights)
-        assert_refused(bundle, WEIGHTS, "SHA-256")
+        assert_refused(bundle, WEIGHTS, "SHA-256" if keep < 0 else "numbers")
         replace_weights(bundle, weights)
         assert_refused(bundle, WEIGHTS)
 
@@ -412,7 +413,7 @@ class TestWeights:
         tensors = load((bundle / WEIGHTS).read_bytes())
         edit(tensors)
         replace_weights(bundle, save(tensors))
-        assert_refused(bundle, WEIGHTS, "do not fit")
+        assert_refused(bundle, WEIGHTS, "do not fit" if tensors else "more than")
 
     def test_a_pickle_is_never_opened(self, bundle: Path, tmp_path: Path) -> None:
         class Payload:
@@ -577,3 +578,120 @@ def test_the_shipped_model_is_nested_and_names_who_made_what_it_was_trained_on()
     assert "ATTRIBUTION.md" in (folder / "README.md").read_text()
     attributed = (folder / "ATTRIBUTION.md").read_text()
     assert all(f"| {package.name} " in attributed for package in read_corpus())
+
+
+class TestHostile:
+    """Nothing is built, read or believed before it is looked at."""
+
+    @pytest.mark.parametrize(
+        ("part", "field", "value"),
+        [
+            ("frontend", "sample_rate", 10**9),
+            ("frontend", "n_fft", 10**9),
+            ("frontend", "hop_length", 10**9),
+            ("frontend", "n_mels", 10**9),
+            ("frontend", "f_max", 1e300),
+            ("encoder", "depth", 10**9),
+            ("encoder", "widths", [10**9, 10**9]),
+            ("encoder", "widths", [8] * 10**4),
+            ("encoder", "window_frames", 10**9),
+            ("encoder", "frame_features", 10**9),
+            ("encoder", "time_strides", [10**9, 10**9]),
+            (None, "embedding_size", 10**9),
+        ],
+    )
+    def test_sizes_have_bounds_that_the_error_states(
+        self, bundle: Path, part: str | None, field: str, value: object
+    ) -> None:
+        def edit(config: dict[str, Any]) -> None:
+            model = config["model"]
+            (model if part is None else model[part])[field] = value
+
+        edit_config(bundle, edit)
+        assert_refused(bundle, CONFIG, field)
+
+    def test_a_window_has_a_bound_too(self, bundle: Path) -> None:
+        edit_config(
+            bundle, lambda config: config["model"]["encoder"].update(window_frames=1 << 16, widths=[4096, 4096])
+        )
+        assert_refused(bundle, CONFIG, "one window makes")
+
+    def test_more_numbers_than_the_file_has_bytes_are_not_made_room_for(self, bundle: Path) -> None:
+        edit_config(bundle, lambda config: config["model"].update(embedding_size=1 << 16))
+        assert_refused(bundle, WEIGHTS, "bytes, and the model that config.json describes has more than")
+        with pytest.raises(BundleError, match="has more than"):
+            describe(bundle)
+
+    def test_heads_neither(self, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        bundle = save_tiny(tmp_path, heads=tiny_heads())
+        labels = [str(number) for number in range(100_000)]
+        edit_config(bundle, lambda config: config["heads"][0].update(labels=labels))
+        assert_refused(bundle, "heads.safetensors", "has more than")
+
+    def test_the_kernels_are_nearly_all_of_a_model(self) -> None:
+        for config in (ModelConfig(), tiny_config(), tiny_config(mid_levels=False)):
+            parameters = sum(p.numel() for p in SongModel(config).parameters())
+            assert 0.6 * parameters < config.kernels <= parameters
+        assert ModelConfig().kernels > 0.95 * sum(p.numel() for p in SongModel(ModelConfig()).parameters())
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
+    @pytest.mark.parametrize("file", [CONFIG, WEIGHTS, "heads.safetensors", "README.md"])
+    def test_pipes_and_devices_are_not_read(self, tmp_path: Path, save_tiny: SaveTiny, file: str) -> None:
+        bundle = save_tiny(tmp_path, heads=tiny_heads())
+        (bundle / file).unlink()
+        os.mkfifo(bundle / file)
+        with pytest.raises(BundleError):
+            load_bundle(bundle)
+        (bundle / file).unlink()
+        (bundle / file).symlink_to("/dev/zero")
+        with pytest.raises(BundleError):
+            load_bundle(bundle)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("name", ["project.weight", "encoder.stages.0.0.norm.running_var", "mel_norm.running_mean"])
+    def test_weights_that_are_no_numbers_are_named(self, bundle: Path, name: str, value: float) -> None:
+        tensors = load((bundle / WEIGHTS).read_bytes())
+        tensors[name].view(-1)[0] = value
+        replace_weights(bundle, save(tensors))
+        assert_refused(bundle, WEIGHTS, f"NaN or infinite numbers in {name}")
+
+    def test_a_variance_below_zero(self, bundle: Path) -> None:
+        tensors = load((bundle / WEIGHTS).read_bytes())
+        tensors["norm.running_var"][0] = -1.0
+        replace_weights(bundle, save(tensors))
+        assert_refused(bundle, WEIGHTS, "norm.running_var")
+
+    def test_an_infinite_alpha_is_the_maximum_and_nan_is_nothing(self, bundle: Path) -> None:
+        tensors = load((bundle / WEIGHTS).read_bytes())
+        tensors["pools.0.alpha"][0] = math.inf
+        replace_weights(bundle, save(tensors))
+        assert load_bundle(bundle).network.state_dict()["pools.0.alpha"][0] == math.inf
+        tensors["pools.0.alpha"][0] = math.nan
+        replace_weights(bundle, save(tensors))
+        assert_refused(bundle, "pools.0.alpha")
+
+    @pytest.mark.parametrize(
+        "text",
+        ["[" * 100_000, '{"a":' * 100_000, " " * 1000, "\0", '{"poolembed_bundle": 1e400}', '{"poolembed_bundle": 1}'],
+        ids=["lists", "objects", "spaces", "NUL", "a number", "nothing else"],
+    )
+    def test_a_config_that_is_none(self, bundle: Path, text: str) -> None:
+        (bundle / CONFIG).write_text(text)
+        assert_refused(bundle, CONFIG)
+        (bundle / CONFIG).write_bytes(text.encode("utf-16"))
+        assert_refused(bundle, CONFIG)
+
+    def test_a_config_of_a_gigabyte_is_not_read(self, bundle: Path) -> None:
+        with (bundle / CONFIG).open("r+b") as file:
+            file.truncate(1 << 30)  # no room is taken where files may have holes
+        assert_refused(bundle, CONFIG, "bytes, and 16,777,216 at most")
+
+    def test_weights_that_are_too_many_are_not_read(self, bundle: Path) -> None:
+        with (bundle / WEIGHTS).open("r+b") as file:
+            file.truncate(1 << 40)
+        assert_refused(bundle, WEIGHTS, "at most are expected")
+
+    def test_a_key_that_comes_twice(self, bundle: Path) -> None:
+        text = (bundle / CONFIG).read_text()
+        (bundle / CONFIG).write_text(text.replace('"name":', '"name": "other", "name":', 1))
+        assert_refused(bundle, CONFIG, "'name' twice")

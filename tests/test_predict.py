@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -210,7 +210,6 @@ class TestIntervals:
         ]
         assert intervals(HEAD, timeline_of([]), 0.5) == []
 
-    @settings(deadline=None)
     @given(st.lists(st.tuples(probabilities, probabilities), max_size=12), probabilities)
     def test_runs_of_stretches_that_reach_the_threshold(
         self, rows: list[tuple[float, float]], threshold: float

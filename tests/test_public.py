@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import poolembed
+from tests.waiting import PATIENCE
 
 PACKAGE = Path(poolembed.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -85,7 +86,7 @@ def test_errors_say_what_to_do() -> None:
 
 def modules_after(statement: str) -> set[str]:
     code = f"import json, sys\n{statement}\njson.dump(sorted(sys.modules), sys.stdout)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=PATIENCE)
     return set(json.loads(done.stdout))
 
 
@@ -115,9 +116,11 @@ def test_the_library_never_prints_exits_or_unpickles(source: Path) -> None:
     tree = ast.parse(source.read_text())
     found = calls(tree)
     assert not found & {"torch.load", "pickle.load", "pickle.loads", "eval", "exec", "os.system"}
-    if PACKAGE / "cli" in source.parents:
+    if PACKAGE / "cli" in source.parents or source == PACKAGE / "__main__.py":
         return
-    assert not found & {"print", "pprint", "sys.exit", "os._exit", "exit", "quit", "input", "warnings.warn"}
+    assert not found & {"print", "pprint", "sys.exit", "os._exit", "exit", "quit", "input"}
+    # Of one array there is no other way to say that it was hardly meant so.
+    assert "warnings.warn" not in found or source == PACKAGE / "embed" / "model.py"
     assert not any(name.startswith(("sys.stdout", "sys.stderr", "typer.", "rich.")) for name in found)
     raised = {ast.unparse(node.exc) for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc}
     assert not any("SystemExit" in each for each in raised)
@@ -125,13 +128,14 @@ def test_the_library_never_prints_exits_or_unpickles(source: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_error_is_swallowed_unseen(source: Path) -> None:
-    """``except Exception`` as control flow hides bugs. Two catch everything, to hand it to another thread."""
+    """``except Exception`` as control flow hides bugs. Two hand all to another thread; others log it."""
     wide = [
         node
         for node in ast.walk(ast.parse(source.read_text()))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        and not calls(node) & {"reason_of", "LOGGER.exception"}
     ]
     assert len(wide) <= (source.name in ("engine.py", "sampling.py"))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO, NamedTuple
 
+from poolembed.audio._chunks import Chunks
+
 # Writers that stream put one of these for a size they do not know yet: 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0.
 _UNKNOWN = 0x7FFF_0000
 
@@ -23,20 +25,23 @@ class Promise(NamedTuple):
     cut: bool = False
 
 
-def read_promise(file: BinaryIO) -> Promise:
-    """The promise of a WAV, AIFF, MP3 or Ogg file, from its bytes; an empty one for everything else.
+def read_promise(file: BinaryIO, chunks: Chunks | None) -> Promise:
+    """The promise of a WAV, W64, AIFF, CAF, AU, MP3, Ogg or Matroska file, from its bytes; an empty one for others.
 
     Args:
         file: open for reading; its position is moved.
+        chunks: of the file, where it is made of chunks.
     """
+    if chunks is not None:
+        return Promise(_stored(file, chunks))
     file.seek(0)
-    head = file.read(12)
-    if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        return _wav(file)
-    if head[:4] == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
-        return _aiff(file)
+    head = file.read(24)
     if head[:4] == b"OggS":
         return _ogg(file)
+    if head[:4] == b".snd":
+        return Promise(_au(head))
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return Promise(cut=_is_matroska_cut(file))
     if head[:3] == b"ID3":
         # The tag's size has seven bits a byte; a tag may hold a picture of many megabytes.
         size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
@@ -44,33 +49,70 @@ def read_promise(file: BinaryIO) -> Promise:
     return _mp3(file, 0)
 
 
-def _wav(file: BinaryIO) -> Promise:
-    block_align, long_size = 0, 0
-    while len(chunk := file.read(8)) == 8:
-        name, size = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            size = long_size or size
-            is_known = block_align and (long_size or 0 < size < _UNKNOWN)
-            return Promise(size // block_align) if is_known else Promise()
-        body = file.read(min(size, 24))
-        if name == b"ds64" and len(body) >= 16:
-            long_size = struct.unpack_from("<Q", body, 8)[0]
-        # Only PCM, float and extensible: in the others a block is more than one sample.
-        if name == b"fmt " and len(body) >= 14 and struct.unpack_from("<H", body)[0] in (1, 3, 0xFFFE):
-            block_align = struct.unpack_from("<H", body, 12)[0]
-        file.seek(size - len(body) + size % 2, 1)
-    return Promise()
+def _stored(file: BinaryIO, chunks: Chunks) -> int | None:
+    """Samples by the header of a file of chunks."""
+    if chunks.kind == b"FORM":
+        comm, frame = chunks.find(b"COMM"), aiff_frame(file, chunks)
+        if comm is None:
+            return None
+        file.seek(comm.start + 2)
+        samples: int = struct.unpack(">I", file.read(4).ljust(4, b"\0"))[0]
+        # sox states so many samples that they would fill 0x7F000000 bytes.
+        return samples if samples and samples * max(frame, 1) < max(0x7F00_0000 - 1024, chunks.size) else None
+    data = chunks.samples
+    if data is None or data.size <= chunks.head:
+        return None
+    if chunks.kind == b"caff":
+        desc = chunks.find(b"desc")
+        file.seek(desc.start if desc else 0)
+        kind, bytes_a_packet = struct.unpack("> 8x 4s 4x I", file.read(20).ljust(20, b"\0"))
+        return (data.size - chunks.head) // bytes_a_packet if kind == b"lpcm" and bytes_a_packet else None
+    if data.size >= _UNKNOWN and chunks.kind in (b"RIFF", b"RIFX"):
+        return None
+    fmt = chunks.find(b"fmt ")
+    file.seek(fmt.start if fmt else 0)
+    codec, block_align = struct.unpack(
+        "> H 10x H" if chunks.kind == b"RIFX" else "< H 10x H", file.read(14).ljust(14, b"\0")
+    )
+    # Only PCM, float and extensible: in the others a block is more than one sample.
+    return data.size // block_align if fmt and codec in (1, 3, 0xFFFE) and block_align else None
 
 
-def _aiff(file: BinaryIO) -> Promise:
-    while len(chunk := file.read(8)) == 8:
-        name, size = struct.unpack(">4sI", chunk)
-        body = file.read(min(size, 6))
-        if name == b"COMM" and len(body) == 6:
-            samples = struct.unpack_from(">I", body, 2)[0]
-            return Promise(samples) if samples < _UNKNOWN else Promise()
-        file.seek(size - len(body) + size % 2, 1)
-    return Promise()
+def aiff_frame(file: BinaryIO, chunks: Chunks) -> int:
+    """Bytes of one sample of all channels of an AIFF; 0 where a codec takes no fixed number of them."""
+    comm = chunks.find(b"COMM")
+    if comm is None:
+        return 0
+    file.seek(comm.start)
+    channels, _, bits, codec = struct.unpack("> H I H 10x 4s", file.read(min(comm.size, 22)).ljust(22, b"\0"))
+    if codec.lower() in (b"ulaw", b"alaw"):
+        return int(channels)
+    is_stored = codec.lower() in (bytes(4), b"none", b"twos", b"sowt", b"fl32", b"fl64", b"in24", b"in32", b"raw ")
+    return int(channels * (bits + 7 >> 3)) if is_stored else 0
+
+
+def _au(head: bytes) -> int | None:
+    size, codec, _, channels = struct.unpack_from(">IIII", head.ljust(24, b"\0"), 8)
+    frame = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(codec, 0) * channels
+    return size // frame if frame and 0 < size < _UNKNOWN else None
+
+
+def _is_matroska_cut(file: BinaryIO) -> bool:
+    """Whether the segment, which holds everything but the header, is larger than the file."""
+    end = file.seek(0, 2)
+    position = 4
+    for is_segment in (False, True):
+        file.seek(position)
+        vint = file.read(8)
+        length = 9 - vint[0].bit_length() if vint else 9
+        if length > 8 or len(vint) < length:
+            return False
+        size = int.from_bytes(vint[:length], "big") & (1 << 7 * length) - 1
+        is_known = size != (1 << 7 * length) - 1
+        position += length + size + 4  # and the name of the next
+        if is_segment:
+            return is_known and position - 4 > end
+    return False
 
 
 def _ogg(file: BinaryIO) -> Promise:

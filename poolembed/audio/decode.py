@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.audio._decoders import DamagedError, Decoder, SndfileDecoder
+from poolembed.audio._bitstream import BitstreamDecoder, find_bitstream, sound_is_late
+from poolembed.audio._chunks import Chunks, read_chunks, tags_fit
+from poolembed.audio._decoders import DamagedError, Decoder, Part, SndfileDecoder
 from poolembed.audio._ffmpeg import FFmpegDecoder, PacketDecoder
+from poolembed.audio._mixing import Downmix
+from poolembed.audio._ogg import read_links
 from poolembed.audio._promise import read_promise
+from poolembed.audio._tail import ac3_end
+from poolembed.audio._unfinished import PatchedFile, missing_sizes
+from poolembed.audio.encoding import Encoding
 from poolembed.errors import AudioError
 
 # What libsndfile decodes faster than FFmpeg, by how the file begins; the suffix is never believed.
-_SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")
+_SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")
+# How MP3 and Ogg begin, which libsndfile also reads, but not as well, and not without a word on stderr.
+_NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|OggS|\xff[\xe0-\xff]")
+# MPEG audio of any layer, and layer III, in the header of a WAV of either byte order.
+_MPEG_CODES = (b"\x50\0", b"\x55\0", b"\0\x50", b"\0\x55")
+
+
+UNSCALED = "full scale is 1, and samples reach"
+"""How the note of a song begins whose samples can hardly be meant as they are."""
+
+# 24 dB above full scale: floats go past it by a few dB when a mix is too loud, and far past it when they are integers.
+_UNSCALED = 16.0
 
 
 class SampleCount:
@@ -26,19 +47,24 @@ class SampleCount:
     Attributes:
         total: samples seen.
         replaced: how many of them were NaN or infinite.
+        peak: the largest magnitude of the others.
     """
 
     def __init__(self) -> None:
         self.total = 0
         self.replaced = 0
+        self.peak = 0.0
 
     def clean(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """The 1-D block, or where it needs it a repaired copy."""
         self.total += len(block)
-        finite = np.isfinite(block)
-        if not finite.all():
+        peak = _peak(block)
+        if not math.isfinite(peak):
+            finite = np.isfinite(block)
             self.replaced += len(block) - int(np.count_nonzero(finite))
             block = np.where(finite, block, np.float32(0))
+            peak = _peak(block)
+        self.peak = max(self.peak, peak)
         return block
 
     def finish(self) -> list[str]:
@@ -51,7 +77,15 @@ class SampleCount:
             raise AudioError("no audio samples in it")
         if self.replaced == self.total:
             raise AudioError("every sample is NaN or infinite")
-        return [f"{self.replaced} NaN or infinite samples taken as 0"] if self.replaced else []
+        notes = [f"{self.replaced} NaN or infinite samples taken as 0"] if self.replaced else []
+        if self.peak >= _UNSCALED:
+            notes.append(f"{UNSCALED} {self.peak:.6g}: are they integers that were not scaled?")
+        return notes
+
+
+def _peak(block: NDArray[np.float32]) -> float:
+    """The largest magnitude; NaN or infinite if there is a sample that is."""
+    return max(float(block.max()), -float(block.min())) if len(block) else 0.0
 
 
 class AudioStream:
@@ -67,16 +101,23 @@ class AudioStream:
         self._file = _open_regular(path)
         try:
             # Before the decoder, which shares the position in the file.
-            self._promise = read_promise(self._file)
-            self._decoder = _choose_decoder(self._file)
+            chunks = read_chunks(self._file)
+            self._promise = read_promise(self._file, chunks)
+            self._parts = _parts(self._file, chunks)
+            self._decoder = _choose_decoder(self._file, chunks, self._parts, self._promise.samples)
         except BaseException:
             self._file.close()
             raise
-        if self._decoder.promise.samples is not None:
+        if self._promise.samples is None:
             self._promise = self._decoder.promise._replace(cut=self._promise.cut)
         self.sample_rate = self._decoder.sample_rate
         self.note: str | None = None
         self._count = SampleCount()
+        self._mix = Downmix()
+        # Until the first sound it is not known whether the samples are AC-3 or DTS in disguise.
+        self._is_unheard = self._decoder.encoding.lossless is not False
+        self._pending: list[NDArray[np.float32] | DamagedError | None] = []
+        self._undisguised = 0
         self._is_damaged = False
         self._stop: str | None = None
 
@@ -84,6 +125,14 @@ class AudioStream:
     def samples(self) -> int:
         """Samples per channel decoded so far."""
         return self._count.total
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the audio is encoded, with the bit rate once `blocks` is exhausted."""
+        encoding, payload = self._decoder.encoding, self._decoder.payload
+        if encoding.lossless or payload is None or not self.samples:
+            return encoding
+        return replace(encoding, bitrate=round(payload * 8e-3 * self.sample_rate / self.samples, 1))
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The mean of the channels, once, from the beginning.
@@ -99,37 +148,70 @@ class AudioStream:
             yield self._count.clean(block)
         if not self.samples and (self._is_damaged or self._stop is not None):
             raise AudioError("damaged: nothing in it can be decoded")
-        self.note = "; ".join(self._lost() + self._count.finish()) or None
+        self.note = "; ".join(self._lost() + self._count.finish() + self._mix.finish()) or None
 
     def _decoded(self) -> Iterator[NDArray[np.float32]]:
         skip = 0
         while True:
             try:
-                block = self._decoder.read()
+                block = self._read()
             except DamagedError as error:
-                if not self._switch():
+                self._is_damaged = self._is_damaged or error.is_damage
+                if not self._switch(error.rest):
                     self._stop = str(error)
                     return
-                skip = self.samples
+                skip = 0 if error.rest else self.samples
                 continue
-            self._is_damaged = self._is_damaged or self._decoder.errors > 0
             if block is None:
+                self._is_damaged = self._is_damaged or self._decoder.errors > 0
                 return
-            dropped = min(skip, len(block))
+            dropped = min(skip, block.shape[1])
             skip -= dropped
-            if dropped < len(block):
-                yield block[dropped:]
+            if dropped < block.shape[1]:
+                yield self._mix(block[:, dropped:])
 
-    def _switch(self) -> bool:
-        """Begin again with the decoder that may go on where this one stopped; False if there is none."""
-        if isinstance(self._decoder, PacketDecoder):
+    def _read(self) -> NDArray[np.float32] | None:
+        """The decoder's next block; that of another decoder if the samples turn out not to be samples."""
+        if self._pending:
+            block = self._pending.pop()
+            if isinstance(block, DamagedError):
+                raise block
+            return block
+        block = self._decoder.read()
+        if block is None or not self._is_unheard or not (block[:, :64].any() or block.any()):
+            return block
+        self._is_unheard = False
+        blocks = [block]
+        if sound_is_late(block):
+            blocks = [block := np.array(block)]
+            try:
+                following = self._decoder.read()
+            except DamagedError as error:
+                self._pending = [error]
+            else:
+                self._pending = [following]
+                blocks += [] if following is None else [following]
+        demuxer = find_bitstream(blocks)
+        if demuxer is None:
+            return block
+        self._pending = []
+        self._undisguised = self.samples
+        self._decoder = BitstreamDecoder(demuxer, blocks, self._decoder)
+        return self._decoder.read()
+
+    def _switch(self, rest: Sequence[Part]) -> bool:
+        """Go on with what is left, if that is known, or begin again with another decoder; False if there is none."""
+        descriptor, old = self._file.fileno(), self._decoder
+        if not rest and (isinstance(old, PacketDecoder | BitstreamDecoder) or self._parts is None):
             return False
-        is_graph = isinstance(self._decoder, FFmpegDecoder)
-        # FFmpeg steps over damage where libsndfile stops; what its graph stops at is a change, and no damage.
-        self._is_damaged = self._is_damaged or not is_graph
-        self._decoder.close()
+        old.close()
         try:
-            self._decoder = (PacketDecoder if is_graph else FFmpegDecoder)(self._file.fileno())
+            if rest:
+                self._decoder = PacketDecoder(descriptor, rest, self.sample_rate)
+            elif isinstance(old, FFmpegDecoder):  # what the graph has stepped over is counted again
+                self._decoder = PacketDecoder(descriptor, self._parts or ())
+            else:
+                self._decoder = FFmpegDecoder(descriptor, *(self._parts or ()))
         except AudioError:
             return False
         return self._decoder.sample_rate == self.sample_rate
@@ -139,7 +221,10 @@ class AudioStream:
         if self._stop is not None:
             return [f"breaks off after {decoded}: {self._stop}"]
         promised, slack, cut = self._promise
-        if promised is not None and self.samples < promised - slack:
+        there = self.samples
+        if isinstance(self._decoder, BitstreamDecoder):  # what is promised are the samples that it is disguised as
+            there = self._undisguised + self._decoder.consumed
+        if promised is not None and there < promised - slack:
             what = "damaged or truncated" if self._is_damaged else "truncated"
             return [f"{what}: {decoded} of {promised / self.sample_rate:.1f} s decoded"]
         if cut:
@@ -189,21 +274,56 @@ def _open_regular(path: str) -> BinaryIO:
     raise AudioError("empty file" if stat.S_ISREG(status.st_mode) else "not a regular file")
 
 
-def _choose_decoder(file: BinaryIO) -> Decoder:
+def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:
+    """What FFmpeg is given of a file: nothing stands for all of it, and None for nothing at all."""
+    if chunks is not None:
+        if chunks.misfit is None:
+            return []
+        # A chunk that claims more than there is makes FFmpeg take as much memory; behind the samples it can be cut off.
+        start = chunks.misfit.start - (24 if chunks.kind == b"riff" else 12 if chunks.kind == b"caff" else 8)
+        return [(0, start)] if chunks.samples is not None else None
     file.seek(0)
-    descriptor, is_stored = file.fileno(), file.read(4) in _SNDFILE_MAGIC
+    if file.read(4) == b"OggS":
+        links = read_links(file)
+        return links if len(links) > 1 else []
+    if not tags_fit(file):
+        return None
+    end = ac3_end(file)
+    return [] if end is None else [(0, end)]
+
+
+def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | None, samples: int | None) -> Decoder:
+    file.seek(0)
+    descriptor, head = file.fileno(), file.read(4)
+    is_stored = head in _SNDFILE_MAGIC and not (chunks is not None and _holds_mpeg(file, chunks))
     reason: AudioError | None = None
     if is_stored:
         with contextlib.suppress(AudioError):
-            decoder = SndfileDecoder(descriptor)
+            decoder = SndfileDecoder(descriptor, samples)
             if not decoder.is_empty:
                 return decoder
-            # Or its writer never came back to fill in the length. FFmpeg then goes by the size of the file.
+            # Or its writer never came back to fill in the length.
             reason = AudioError("no audio samples in it")
+        with contextlib.suppress(AudioError):
+            if patches := missing_sizes(file, chunks):
+                decoder = SndfileDecoder(PatchedFile(file, patches))
+                if not decoder.is_empty:
+                    return decoder
+    if parts is None:
+        raise reason or AudioError("its header is damaged: a chunk of it is larger than the file")
     try:
-        return FFmpegDecoder(descriptor)
+        return FFmpegDecoder(descriptor, *parts) if len(parts) <= 1 else PacketDecoder(descriptor, parts)
     except AudioError as error:
-        if not is_stored:
+        if not is_stored and not _NOT_FOR_SNDFILE.match(head):
             with contextlib.suppress(AudioError):
                 return SndfileDecoder(descriptor)
         raise (reason or error) from None
+
+
+def _holds_mpeg(file: BinaryIO, chunks: Chunks) -> bool:
+    """Whether a WAV or W64 holds MPEG audio, for which libsndfile takes the decoder that writes to stderr."""
+    fmt = chunks.find(b"fmt ")
+    if fmt is None:
+        return False
+    file.seek(fmt.start)
+    return file.read(2) in _MPEG_CODES

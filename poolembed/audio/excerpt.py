@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.audio.faults import costing_the_song
 from poolembed.audio.source import open_source
 from poolembed.errors import AudioError
 
@@ -44,7 +45,7 @@ def read_excerpts(
     waiting = sorted(range(len(spans)), key=first.__getitem__, reverse=True)  # the next to begin is the last
     begun: dict[int, list[NDArray[np.float32]]] = {}
     done = 0  # samples decoded
-    with open_source(path, sample_rate) as song:
+    with costing_the_song(os.fsdecode(path)), open_source(path, sample_rate) as song:
         for block in song.blocks():
             end_of_block = done + len(block)
             while waiting and first[waiting[-1]] < end_of_block:

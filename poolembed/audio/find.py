@@ -6,18 +6,30 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 # fmt: off
 AUDIO_SUFFIXES: frozenset[str] = frozenset((
-    ".3g2", ".3gp", ".aa3", ".aac", ".ac3", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".asf", ".au",
-    ".bwf", ".caf", ".dff", ".dsf", ".dts", ".eac3", ".flac", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".mp1", ".mp2",
-    ".mp3", ".mp4", ".mpa", ".mpc", ".mpga", ".oga", ".ogg", ".oma", ".opus", ".qcp", ".ra", ".rf64", ".snd", ".spx",
-    ".tak", ".tta", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wv",
+    ".3g2", ".3ga", ".3gp", ".8svx", ".aa3", ".aac", ".ac3", ".adts", ".adx", ".aif", ".aifc", ".aiff", ".aiffc",
+    ".alac", ".amb", ".amr", ".ape", ".asf", ".at3", ".au", ".avr", ".awb", ".bonk", ".bwf", ".caf", ".dff", ".dsf",
+    ".dss", ".dts", ".dtshd", ".eac3", ".ec3", ".f4a", ".flac", ".gsm", ".hca", ".hcom", ".ircam", ".latm", ".loas",
+    ".m2a", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".mlp", ".mp+", ".mp1", ".mp2", ".mp3", ".mp4", ".mpa", ".mpc",
+    ".mpga", ".mpp", ".nist", ".oga", ".ogg", ".oma", ".opus", ".osq", ".paf", ".pvf", ".qcp", ".qoa", ".ra", ".rf64",
+    ".rka", ".rm", ".shn", ".snd", ".sox", ".sph", ".spx", ".svx", ".tak", ".thd", ".tta", ".voc", ".vqf", ".w64",
+    ".wav", ".wave", ".weba", ".webm", ".wma", ".wsd", ".wv", ".wve", ".xi", ".xwma",
 ))
-# fmt: on
 """Suffixes, in lower case, that are taken for audio below a directory. Video files are not."""
+
+BESIDE_AUDIO: frozenset[str] = frozenset((
+    ".accurip", ".bmp", ".cue", ".db", ".doc", ".docx", ".ffp", ".gif", ".htm", ".html", ".ico", ".ini", ".jpeg",
+    ".jpg", ".json", ".jsonl", ".lnk", ".log", ".lrc", ".m3u", ".m3u8", ".md", ".md5", ".nfo", ".npy", ".npz", ".pdf",
+    ".pls", ".png", ".rtf", ".sfv", ".sha1", ".sha256", ".srt", ".svg", ".tif", ".tiff", ".tsv", ".csv", ".txt",
+    ".url", ".webp", ".wpl", ".wvc", ".xml", ".xspf",
+))
+"""Suffixes of what lies beside songs and is none; nobody needs to be told that it was passed over."""
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +50,12 @@ class FoundFile:
     root: str
 
 
-def find_audio(arguments: Iterable[str | os.PathLike[str]], *, on_error: Callable[[str, str], None]) -> list[FoundFile]:
+def find_audio(
+    arguments: Iterable[str | os.PathLike[str]],
+    *,
+    on_error: Callable[[str, str], None],
+    passed_over: Counter[str] | None = None,
+) -> list[FoundFile]:
     """Every audio file that the arguments name or contain, argument by argument.
 
     Directories are searched to any depth. The order depends on names alone: the entries of each directory, files and
@@ -50,14 +67,18 @@ def find_audio(arguments: Iterable[str | os.PathLike[str]], *, on_error: Callabl
     Args:
         arguments: files and directories.
         on_error: called with a path and a short reason for what cannot be searched or is not there; the search goes on.
+        passed_over: where to count, by their suffixes in lower case, the files below directories that are left alone
+            because nothing says that they are audio; not the hidden ones, nor those of `BESIDE_AUDIO`.
     """
     found: list[FoundFile] = []
+    others: Counter[str] = Counter()
     seen: set[str] = set()
-    for argument in arguments:
-        path = os.fsdecode(argument)
+    paths = [os.fsdecode(argument) for argument in arguments]
+    named = {os.path.abspath(path) for path in paths if not _is_audio(path) and not os.path.isdir(path)}
+    for path in paths:
         absolute = os.path.abspath(path)
         if os.path.isdir(path):
-            _search(path, absolute, found, seen, on_error)
+            _search(path, absolute, found, seen, named, others, on_error)
         elif not os.path.exists(path):
             on_error(path, "broken symbolic link" if os.path.islink(path) else "no such file or directory")
         elif not os.path.isfile(path):
@@ -65,7 +86,13 @@ def find_audio(arguments: Iterable[str | os.PathLike[str]], *, on_error: Callabl
         elif absolute not in seen:
             seen.add(absolute)
             found.append(FoundFile(path, _key_of_file(path), ""))
+    if passed_over is not None:
+        passed_over.update({suffix: count for suffix, count in others.items() if suffix not in BESIDE_AUDIO})
     return found
+
+
+def _is_audio(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
 
 
 def _key_of_file(path: str) -> str:
@@ -74,7 +101,13 @@ def _key_of_file(path: str) -> str:
 
 
 def _search(
-    top: str, absolute: str, found: list[FoundFile], seen: set[str], on_error: Callable[[str, str], None]
+    top: str,
+    absolute: str,
+    found: list[FoundFile],
+    seen: set[str],
+    named: set[str],
+    others: Counter[str],
+    on_error: Callable[[str, str], None],
 ) -> None:
     """Append what is below the directory ``top``; strings all the way, for speed on a million entries."""
     root = os.path.basename(absolute)
@@ -97,13 +130,15 @@ def _search(
                 if identity is not None:
                     entered.add(identity)
                 stack.append((_entries(entry.path, on_error), key + "/"))
-        elif os.path.splitext(entry.name)[1].lower() in AUDIO_SUFFIXES:
+        elif (suffix := os.path.splitext(entry.name)[1].lower()) in AUDIO_SUFFIXES:
             reason = _why_not_a_file(entry)
             if reason is not None:
                 on_error(entry.path, reason)
             elif base + key not in seen:
                 seen.add(base + key)
                 found.append(FoundFile(entry.path, key, root))
+        elif not named or base + key not in named:  # the names are seldom needed, and take time to put together
+            others[suffix] += 1
 
 
 def _is_found_below(top: str, link: str) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from poolembed.errors import AudioError
 
 # No music is sampled outside these. A header that says 1 Hz would make a block of a second and a half 45 000 blocks.
-_RATES = range(1_000, 10_000_001)
+RATES = range(1_000, 10_000_001)
 
 
 def resample_blocks(
@@ -30,7 +30,7 @@ def resample_blocks(
     Raises:
         AudioError: on the first block, for a source rate below 1 kHz or above 10 MHz.
     """
-    if source_rate not in _RATES:
+    if source_rate not in RATES:
         raise AudioError(f"a sample rate of {source_rate} Hz is not one of music")
     if source_rate == target_rate:
         yield from blocks

@@ -9,8 +9,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.audio._decoders import mean_of_channels
+from poolembed.audio._mixing import Downmix
 from poolembed.audio.decode import SampleCount, open_audio
+from poolembed.audio.encoding import Encoding
+from poolembed.audio.faults import costing_the_song
 from poolembed.audio.resample import resample_blocks
 from poolembed.errors import AudioError, UsageError
 
@@ -26,6 +28,8 @@ class _Stream(Protocol):
 
     @property
     def samples(self) -> int: ...
+    @property
+    def encoding(self) -> Encoding | None: ...
     def blocks(self) -> Iterator[NDArray[np.float32]]: ...
     def close(self) -> None: ...
 
@@ -36,19 +40,22 @@ class MonoSource:
     Args:
         stream: the song at its own rate.
         target_rate: the rate wanted, in Hz.
+        name: of the file, or what else it is.
     """
 
-    def __init__(self, stream: _Stream, target_rate: int) -> None:
+    def __init__(self, stream: _Stream, target_rate: int, name: str) -> None:
         self._stream = stream
         self._target_rate = target_rate
+        self._name = name
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The song, once: 1-D mono float32 blocks at the target rate, in constant memory.
 
         Raises:
-            AudioError: nothing in it can be decoded, or every sample is NaN or infinite.
+            AudioError: nothing in it can be decoded, or every sample is NaN or infinite; or a fault of poolembed.
         """
-        return resample_blocks(self._stream.blocks(), self._stream.sample_rate, self._target_rate)
+        with costing_the_song(self._name):
+            yield from resample_blocks(self._stream.blocks(), self._stream.sample_rate, self._target_rate)
 
     @property
     def duration(self) -> float:
@@ -59,6 +66,11 @@ class MonoSource:
     def note(self) -> str | None:
         """Once `blocks` is exhausted: what was wrong with the song though it was decoded, or None."""
         return self._stream.note
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """How the song is encoded, with the bit rate once `blocks` is exhausted; None of samples in memory."""
+        return self._stream.encoding
 
     def close(self) -> None:
         """Close the file. Can be called again."""
@@ -80,14 +92,16 @@ def open_source(source: Source, target_rate: int) -> MonoSource:
         target_rate: the rate of the blocks, in Hz.
 
     Raises:
-        AudioError: the file cannot be opened or is not audio, or the array holds no audio.
+        AudioError: the file cannot be opened or is not audio, or the array holds no audio; or a fault of poolembed.
         UsageError: the array or a rate is not what this function takes.
     """
     if target_rate <= 0:
         raise UsageError(f"target_rate is {target_rate}; it must be positive")
     if isinstance(source, tuple):
-        return MonoSource(_ArrayStream(*source), target_rate)
-    return MonoSource(open_audio(os.fsdecode(source)), target_rate)
+        return MonoSource(_ArrayStream(*source), target_rate, "samples")
+    path = os.fsdecode(source)
+    with costing_the_song(path):
+        return MonoSource(open_audio(path), target_rate, path)
 
 
 class _ArrayStream:
@@ -111,7 +125,9 @@ class _ArrayStream:
         self._samples = np.atleast_2d(samples)
         self.sample_rate = int(sample_rate)
         self.note: str | None = None
+        self.encoding: Encoding | None = None
         self._count = SampleCount()
+        self._mix = Downmix()
 
     @property
     def samples(self) -> int:
@@ -119,8 +135,8 @@ class _ArrayStream:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, self._samples.shape[1], _BLOCK):
-            yield self._count.clean(mean_of_channels(_as_float(self._samples[:, start : start + _BLOCK])))
-        self.note = "; ".join(self._count.finish()) or None
+            yield self._count.clean(self._mix(_as_float(self._samples[:, start : start + _BLOCK])))
+        self.note = "; ".join(self._count.finish() + self._mix.finish()) or None
 
     def close(self) -> None:
         """Nothing is open."""

@@ -1,66 +1,131 @@
-"""What an audio file says of itself: title, artist, length and how it is encoded. Nothing is decoded."""
+"""What an audio file says of its music: title, artist, album. Nothing is decoded, and bad tags are no tags.
+
+Three readers in turn, as what they know is not the same: tinytag, quick, for the common formats; one of APE tags, which
+tinytag and, in MP3, FFmpeg leave alone; and FFmpeg for every other format.
+"""
 
 from __future__ import annotations
 
-import math
 import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import BinaryIO
+
+from poolembed.errors import AudioError
+
+_FOOTER = 32
+_ID3V1 = 128
+# A tag may hold a picture; a text does not get near to this.
+_MOST = 16 << 20
+
+# What no line of text has: control characters, and halves of characters that bytes of another encoding turn into.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What is known of a file; None where it does not say.
+    """What is known of a song, each on one line; None where the file does not say.
 
     Attributes:
         title: of the song.
         artist: who plays it, or else whose album it is.
         album: where it is from.
-        genre: what kind of music it is.
-        duration: seconds.
-        bitrate: kilobits per second, on average.
-        sample_rate: Hz.
-        channels: how many.
     """
 
     title: str | None = None
     artist: str | None = None
     album: str | None = None
-    genre: str | None = None
-    duration: float | None = None
-    bitrate: float | None = None
-    sample_rate: int | None = None
-    channels: int | None = None
 
 
-def read_tags(path: str | os.PathLike[str], *, technical: bool = True) -> Tags:
-    """The tags of an audio file; empty ones of a file that is damaged, of an unknown format, or not there.
+def read_tags(path: str | os.PathLike[str]) -> Tags:
+    """The tags of an audio file; empty ones of a file that is damaged, of an unknown format, or not there."""
+    if not os.path.isfile(path):  # noqa: PTH113 - quick; and a pipe would wait for its writer
+        return Tags()
+    tags, is_known = _by_tinytag(path)
+    if tags.title is None:
+        with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
+            tags = _or(tags, _from(read_ape(file)))
+            if tags.title is None and (not is_known or _is_mp4(file)):
+                tags = _or(tags, _by_ffmpeg(file))
+    return tags
 
-    Args:
-        path: the file.
-        technical: also tell duration, bitrate and so on, for which some MP3 files have to be read to their end.
-    """
+
+def _by_tinytag(path: str | os.PathLike[str]) -> tuple[Tags, bool]:
+    """The tags, and whether it knows the format and found no fault."""
     from tinytag import TinyTag, TinyTagException
 
     try:
-        found = TinyTag.get(path, duration=technical)
+        found = TinyTag.get(path, duration=False)
     except (TinyTagException, OSError, ValueError):
-        return Tags()
-    return Tags(
-        title=_text(found.title),
-        artist=_text(found.artist) or _text(found.albumartist),
-        album=_text(found.album),
-        genre=_text(found.genre),
-        duration=_number(found.duration),
-        bitrate=_number(found.bitrate),
-        sample_rate=found.samplerate or None,
-        channels=found.channels or None,
-    )
+        return Tags(), False
+    artists = [found.artist, *found.other.get("artist", [])]
+    artist = ", ".join(dict.fromkeys(text for text in map(_text, artists) if text))
+    return Tags(_text(found.title), artist or _text(found.albumartist), _text(found.album)), True
+
+
+def _by_ffmpeg(file: BinaryIO) -> Tags:
+    from poolembed.audio._ffmpeg import read_metadata
+
+    with suppress(AudioError):
+        return _from(read_metadata(file.fileno()))
+    return Tags()
+
+
+def _from(fields: Mapping[str, str]) -> Tags:
+    named = {name.lower(): text for name, text in fields.items()}
+    artist = named.get("artist") or named.get("album_artist") or named.get("album artist")
+    return Tags(_text(named.get("title")), _text(artist), _text(named.get("album")))
+
+
+def _or(tags: Tags, others: Tags) -> Tags:
+    return Tags(tags.title or others.title, tags.artist or others.artist, tags.album or others.album)
 
 
 def _text(value: str | None) -> str | None:
     """A value on one line, or None where there is nothing in it."""
-    return " ".join((value or "").replace("\0", " ").split()) or None
+    return " ".join(_UNSHOWN.sub(" ", value or "").split()) or None
 
 
-def _number(value: float | None) -> float | None:
-    return value if value and math.isfinite(value) else None
+def _is_mp4(file: BinaryIO) -> bool:
+    """Whether it is of the family of which tinytag knows only some members' tags."""
+    file.seek(4)
+    return file.read(4) == b"ftyp"
+
+
+def read_ape(file: BinaryIO) -> dict[str, str]:
+    """The texts of the APE tag (version 1 or 2) at the end of a file, before an ID3v1 tag if there is one.
+
+    Several values of one name are joined by commas. Of a damaged tag, what comes before the damage.
+    """
+    for behind in (0, _ID3V1):
+        size = file.seek(0, os.SEEK_END)
+        if size < behind + _FOOTER:
+            break
+        file.seek(size - behind - _FOOTER)
+        footer = file.read(_FOOTER)
+        if footer[:8] == b"APETAGEX":
+            length = int.from_bytes(footer[12:16], "little")  # of the items and this footer
+            count = int.from_bytes(footer[16:20], "little")
+            start = size - behind - length
+            if length > _MOST or length < _FOOTER or start < 0:
+                break
+            file.seek(start)
+            return dict(_items(file.read(length - _FOOTER), count))
+    return {}
+
+
+def _items(data: bytes, count: int) -> Iterator[tuple[str, str]]:
+    place = 0
+    for _ in range(count):
+        end = data.find(b"\0", place + 8)
+        if end < 0:
+            return
+        size, flags = (int.from_bytes(data[at : at + 4], "little") for at in (place, place + 4))
+        name, value = data[place + 8 : end], data[end + 1 : end + 1 + size]
+        if len(value) < size:
+            return
+        if not flags & 6:  # a text
+            yield name.decode("ascii", "replace"), ", ".join(value.decode("utf-8", "replace").split("\0"))
+        place = end + 1 + size

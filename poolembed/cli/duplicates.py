@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import os
@@ -14,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.separated import RULE, csv_line
 from poolembed.errors import PoolembedError, UsageError
 
 if TYPE_CHECKING:
     from poolembed.search.collection import Collection
-    from poolembed.search.duplicates import Copy, Duplicates, Group
+    from poolembed.search.duplicates import Duplicates, Group
+    from poolembed.search.quality import Copy
 
-HELP = """\
+HELP = (
+    """\
 Find the same recording under other names, bitrates and formats. Nothing is deleted.
 
 \b
@@ -30,10 +31,16 @@ Examples:
   poolembed duplicates --format jsonl | jq '.songs[0].path'
   poolembed duplicates --format paths -0 | xargs -0 mv -nt /somewhere/else
 
-Groups are listed by how much space they would free, and in each group the best song first: lossless before lossy, then
-by bitrate, sample rate, channels and length. Every other song of a group is as near to the best one as the threshold
-asks, and as long within the tolerance. --format paths lists all but the best ones.
+Groups are listed by how much space they would free, and in each group the best song first: whole files before damaged
+ones, lossless before lossy, then by bitrate, sample rate, channels, bits and length, all by the account of the decoder.
+Every other song of a group is as near to the best one as the threshold asks, and as long within the tolerance.
+
+--format paths lists only songs that the best one of their group can stand for, for it is as good for sure; of the
+others the table says why that is not certain. Songs that are silent, or whose channels cancel, are never listed. A
+codec cannot tell what it was given: a FLAC that was made from an MP3 counts as lossless.
 """
+    + RULE
+)
 
 
 def duplicates(
@@ -57,7 +64,9 @@ def duplicates(
     ] = None,
     format: Annotated[
         Literal["table", "jsonl", "csv", "paths"],
-        typer.Option(help="jsonl: a line per group. csv: a line per song. paths: all but the best of each group."),
+        typer.Option(
+            help="jsonl: a line per group. csv: a line per song. paths: what the best of each group can stand for."
+        ),
     ] = "table",
     null: Annotated[
         bool, typer.Option("--null", "-0", help="End paths in NUL, as find -print0; with --format paths.")
@@ -89,7 +98,7 @@ def duplicates(
     else:
         render = {"table": _as_table, "jsonl": _as_jsonl, "csv": _as_csv}[format]
         typer.echo(render(found.groups).encode("utf-8", "surrogateescape"), nl=False)
-    _say(opened, found, least, most, chosen=threshold is not None)
+    _say(opened, found, least, most, chosen=threshold is not None, format=format)
 
 
 def _as_table(groups: list[Group]) -> str:
@@ -101,18 +110,21 @@ def _as_table(groups: list[Group]) -> str:
         for place, song in enumerate(group.songs):
             kept = "keep" if place == 0 else f"{song.cosine:.4f}"
             lines.append("  ".join([f"  {kept:>6}", *_facts(song), printable(song.key)]))
+            if song.doubt is not None:
+                lines.append(f"{'':10}not for sure: {printable(song.doubt)}")
         lines.append("")
     return "".join(f"{line}\n" for line in lines)
 
 
 def _facts(song: Copy) -> list[str]:
-    """Length, encoding and size, each of a fixed width."""
+    """Length, encoding and size, each of a fixed width but for long names of codecs."""
     from poolembed.cli.report import clock
     from poolembed.text import size
 
     bitrate = "lossless" if song.lossless else f"{song.bitrate:.0f} kb/s" if song.bitrate else "-"
     return [
         f"{'-' if song.duration is None else clock(song.duration):>7}",
+        f"{song.codec or '-':>9}",
         f"{bitrate:>9}",
         f"{f'{song.sample_rate / 1000:g} kHz' if song.sample_rate else '-':>10}",
         f"{f'{song.channels} ch' if song.channels else '-':>4}",
@@ -130,26 +142,26 @@ def _as_dict(song: Copy) -> dict[str, object]:
 
 
 def _as_csv(groups: list[Group]) -> str:
-    from poolembed.search.duplicates import Copy
+    from poolembed.search.quality import Copy
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["group", "place", *(field.name for field in dataclasses.fields(Copy))])
+    lines = [csv_line("group", "place", *(field.name for field in dataclasses.fields(Copy)))]
     for number, group in enumerate(groups, start=1):
         for place, song in enumerate(group.songs, start=1):
-            table.writerow([number, place, *_as_dict(song).values()])
-    return text.getvalue()
+            lines.append(csv_line(number, place, *_as_dict(song).values()))
+    return "".join(lines)
 
 
 def _as_paths(groups: list[Group], end: bytes) -> bytes:
-    paths = [os.fsencode(song.path) for group in groups for song in group.songs[1:]]
+    paths = [os.fsencode(song.path) for group in groups for song in group.spare]
     for path in paths:
         if end in path:
             raise PoolembedError(f"{path!r} would be two lines", hint="-0 ends paths in NUL, as xargs -0 reads them")
     return b"".join(path + end for path in paths)
 
 
-def _say(collection: Collection, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool) -> None:
+def _say(
+    collection: Collection, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool, format: str
+) -> None:
     """What it comes to, what to be careful of, and that nothing is deleted; on standard error."""
     from poolembed.search.duplicates import MEASURED_ON
     from poolembed.text import size
@@ -160,6 +172,8 @@ def _say(collection: Collection, found: Duplicates, threshold: float, tolerance:
         typer.echo(f"left out, for they are gone or have changed since they were embedded: {found.stale}", err=True)
     if found.links:
         typer.echo(f"left out, for they lead to a file of the same group: {found.links}", err=True)
+    if found.soundless:
+        typer.echo(f"left out, for they are silent or their channels cancel: {found.soundless}", err=True)
     if not found.by_length:
         typer.echo("note: these vectors do not say how long the songs are, so that only the cosine decides", err=True)
     if not chosen and (collection.model is None or collection.model.fingerprint != MEASURED_ON):
@@ -168,23 +182,27 @@ def _say(collection: Collection, found: Duplicates, threshold: float, tolerance:
     if not found.groups:
         typer.echo(f"no duplicates among {len(collection)} songs, {by}", err=True)
         return
-    more = sum(len(group.songs) - 1 for group in found.groups)
+    spare = sum(len(group.spare) for group in found.groups)
+    unsure = sum(len(group.songs) - 1 for group in found.groups) - spare
     freed = size(sum(group.freed for group in found.groups))
     typer.echo(f"groups of duplicates among {len(collection)} songs, {by}: {len(found.groups)}", err=True)
-    typer.echo(f"all but the best of each: {more} song{'s' if more > 1 else ''}, {freed}", err=True)
+    typer.echo(f"that the best of each can stand for: {spare} song{'' if spare == 1 else 's'}, {freed}", err=True)
+    if unsure:
+        why = "" if format == "table" else "; --format table says why"
+        typer.echo(f"that it may not be as good as, and --format paths leaves out: {unsure}{why}", err=True)
     typer.echo("Nothing was deleted, and a model can be wrong: listen before you delete.", err=True)
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[float], None]]:
+def _bar() -> Iterator[Callable[[str, float], None]]:
     """A bar on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda share: None
+        yield lambda what, share: None
         return
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("comparing", total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+        yield lambda what, share: progress.update(task, description=what, completed=share)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.faults import keep_faults_in
+from poolembed.cli.reading import read_paths
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import PoolembedError, UsageError
 
@@ -82,6 +84,12 @@ def embed(
         int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device and model")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads.", show_default="one per core")] = None,
+    song_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Give up a song whose decoding makes no progress for so long; 0: never."
+        ),
+    ] = 300.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -93,12 +101,16 @@ def embed(
         )
     if to_stdout and as_json:
         raise UsageError("-o - and --json both write to standard output", hint="give -o a directory")
+    if to_stdout and sys.stdout is None:
+        raise PoolembedError("cannot write to standard output: it is closed", hint="give -o a directory")
     if not output:
         raise UsageError("-o needs a directory, or - for standard output")
     arguments = _arguments(inputs or [], files_from or [], null)
 
     from poolembed.cli import report
+    from poolembed.embed.manifest import WORK
     from poolembed.embed.model import load
+    from poolembed.embed.outputs.files import FAULTS
     from poolembed.embed.run import embed_songs, find_songs
 
     songs = find_songs(arguments)
@@ -109,8 +121,11 @@ def embed(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        song_timeout=song_timeout,
         on_halved=lambda size: typer.echo(f"out of device memory: going on with {size} windows at a time", err=True),
     )
+    if not to_stdout:
+        keep_faults_in(Path(output) / WORK / FAULTS)
     with (
         stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
         _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
@@ -120,10 +135,11 @@ def embed(
     where = "standard output" if to_stdout else output
     if as_json:
         typer.echo(json.dumps(_as_json(summary, loaded, where)))
-    if not quiet:
-        report.closing_table(summary, loaded, where)
-    elif summary.failures:
-        report.failures(summary)
+    with suppress(OSError, SystemExit):  # nobody may read it any more, where rich leaves by SystemExit
+        if not quiet:
+            report.closing_table(summary, loaded, where)
+        elif summary.failures:
+            report.failures(summary)
     if stop.signal:
         raise typer.Exit(128 + stop.signal)
     if summary.failures:
@@ -134,28 +150,12 @@ def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str
     """The paths of the command line, and in the place of each list those that it holds."""
     arguments: list[str] = []
     for path in inputs:
-        arguments += _read_paths("-", null) if path == "-" else [path]
+        arguments += read_paths("-", null) if path == "-" else [path]
     for path in files_from:
-        arguments += _read_paths(path, null)
+        arguments += read_paths(path, null)
     if not inputs and not files_from:
         raise UsageError("nothing to embed", hint="give a directory, for example: poolembed embed ~/Music")
     return arguments
-
-
-def _read_paths(path: str, null: bool) -> list[str]:
-    try:
-        if path != "-":
-            data = Path(os.path.expanduser(path)).read_bytes()  # noqa: PTH111 - Path's raises where there is no such user
-        elif sys.stdin is not None:
-            data = sys.stdin.buffer.read()
-        else:
-            raise PoolembedError("cannot read paths from standard input: it is closed")
-    except OSError as error:
-        raise PoolembedError(f"cannot read the list of paths {path}: {error.strerror}") from error
-    lines = [line for line in data.split(b"\0" if null else b"\n") if line]
-    if not null and all(line.endswith(b"\r") for line in lines):  # a list from Windows
-        lines = [line[:-1] for line in lines]
-    return [os.fsdecode(line) for line in lines]
 
 
 def _open(
@@ -183,6 +183,7 @@ def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
         "failed": len(summary.failures),
         "failures": [{"path": path, "reason": reason} for path, reason in summary.failures.items()],
         "notes": [{"path": path, "note": note} for path, note in summary.notes.items()],
+        "passed_over": dict(summary.passed_over),
         "interrupted": summary.interrupted,
         "audio_seconds": summary.audio_seconds,
         "elapsed_seconds": summary.elapsed_seconds,

@@ -26,7 +26,7 @@ Examples:
 Worth it from some hundred thousand songs on; below, plain search takes a fraction of a second. The index is measured
 against exact search when it is built, and looks as far as it has to for 96 % of the ten nearest songs, if it can. It
 holds the vectors and names, so that the collection is not needed to search it; while the collection is there, an index
-that is older is refused. Needs: pip install 'poolembed[index]'
+that is older is refused. Needs: pip install '.[index]' from the checkout
 """
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import typer
 
 from poolembed.audio.tags import Tags, read_tags
+from poolembed.cli.separated import csv_line
+from poolembed.errors import PoolembedError
 from poolembed.search.answers import Answer
 from poolembed.search.collection import Collection
 from poolembed.text import printable
 
+_ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 _REMEMBERED = 1 << 16  # songs whose tags are read once though they are neighbours of several
 
 
@@ -29,6 +31,7 @@ class Neighbour:
     key: str
     path: str
     tags: Tags
+    seconds: float | None = None
 
     @property
     def title(self) -> str | None:
@@ -44,19 +47,16 @@ class Listing:
     neighbours: list[Neighbour]
 
 
-def look_up(answers: Iterable[Answer], collection: Collection, *, technical: bool) -> Iterator[Listing]:
-    """Rows to songs, with the tags of those alone; with lengths only if `technical`, for they can take a while."""
-
-    @lru_cache(_REMEMBERED)
-    def tags(path: str) -> Tags:
-        return read_tags(path, technical=technical)
-
+def look_up(answers: Iterable[Answer], collection: Collection, lengths: Mapping[str, float]) -> Iterator[Listing]:
+    """Rows to songs, with the tags of those alone; `lengths` are seconds by path, of songs of which they are known."""
+    tags = lru_cache(_REMEMBERED)(read_tags)
     for answer in answers:
         neighbours = []
         for rank, (row, cosine) in enumerate(zip(answer.rows, answer.cosines, strict=True), start=1):
             path = collection.paths[row]
             found = tags(path) if collection.named else Tags()
-            neighbours.append(Neighbour(rank, round(cosine, 6), collection.keys[row], path, found))
+            seconds = lengths.get(path)
+            neighbours.append(Neighbour(rank, round(cosine, 6), collection.keys[row], path, found, seconds))
         yield Listing(answer.query, neighbours)
 
 
@@ -79,32 +79,39 @@ def as_jsonl(listings: Iterable[Listing]) -> Iterator[str]:
 
 def as_csv(listings: Iterable[Listing]) -> Iterator[str]:
     """A line per neighbour, under a line of names."""
-    yield _csv_line("query", "rank", "cosine", "path", "key", "title", "artist")
+    yield csv_line("query", "rank", "cosine", "path", "key", "title", "artist")
     for listing in listings:
         for each in listing.neighbours:
-            yield _csv_line(
+            yield csv_line(
                 listing.query, each.rank, each.cosine, each.path, each.key, each.tags.title, each.tags.artist
             )
 
 
 def as_paths(listings: Iterable[Listing], end: str = "\n") -> Iterator[str]:
-    """Every song once, in the order in which it first turns up."""
+    """Every song once, in the order in which it first turns up.
+
+    Raises:
+        PoolembedError: a path has `end` in it.
+    """
     for each in _each_once(listings):
+        if end in each.path:
+            message = f"{printable(each.path)} would be two lines"
+            raise PoolembedError(message, hint="-0 ends paths in NUL, as xargs -0 reads them")
         yield each.path + end
 
 
 def as_m3u(listings: Iterable[Listing]) -> Iterator[str]:
     """An extended playlist of every song once, by absolute paths, which play from wherever the playlist lies.
 
-    Lengths are whole seconds, and -1 where a file does not tell.
+    Lengths are whole seconds of what was decoded when the song was embedded, and -1 where that is not known.
     """
     yield "#EXTM3U\n"
     for each in _each_once(listings):
         if "\n" in each.path or "\r" in each.path:
             typer.echo(f"not in the playlist: {printable(each.path)} has a line break in its name", err=True)
             continue
-        path = each.path if "://" in each.path else os.path.abspath(each.path)  # noqa: PTH100
-        seconds = -1 if each.tags.duration is None else round(each.tags.duration)
+        path = each.path if _ADDRESS.match(each.path) else os.path.abspath(each.path)  # noqa: PTH100
+        seconds = -1 if each.seconds is None else round(each.seconds)
         name = each.title or os.path.splitext(os.path.basename(path))[0]  # noqa: PTH119, PTH122
         yield f"#EXTINF:{seconds},{name}\n{path}\n"
 
@@ -145,9 +152,3 @@ def _each_once(listings: Iterable[Listing]) -> Iterator[Neighbour]:
             if each.path not in seen:
                 seen.add(each.path)
                 yield each
-
-
-def _csv_line(*fields: object) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(fields)
-    return line.getvalue()

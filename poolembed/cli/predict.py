@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.separated import RULE, harmless
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     Labels = list[tuple[str, float]]
 
-HELP = """\
+HELP = (
+    """\
 Label songs: what a model that was trained on labelled clips hears in them, with probabilities.
 
 \b
@@ -32,7 +34,10 @@ Examples:
 
 One line per song: its path and its labels, tab-separated. --timestamps adds lines that begin with path and time: one
 per S seconds; or, if the model was trained with --pool predictions, one per label and stretch of time that it is heard.
+
 """
+    + RULE
+)
 
 THRESHOLD = 0.5
 
@@ -63,7 +68,7 @@ def predict(
     from poolembed.embed.run import find_songs
     from poolembed.embed.song import Failed
     from poolembed.predict import load_predictor
-    from poolembed.text import printable
+    from poolembed.text import passed_over, printable
 
     songs = find_songs(inputs)
     predictor = load_predictor(model, columns=head)
@@ -76,6 +81,8 @@ def predict(
     failed = bool(songs.unreadable)
     for path, reason in songs.unreadable.items():
         typer.echo(f"{printable(path)}: {reason}", err=True)
+    if songs.passed_over:
+        typer.echo(f"passed over {passed_over(songs.passed_over)}", err=True)
     paths = [file.path for file in songs.files]
     with (
         stop_on_signal("finishing the songs in hand") as stop,
@@ -102,11 +109,15 @@ def _as_lines(path: str, song: Prediction, heads: Sequence[HeadConfig], count: i
 
     lines = []
     for head in heads:
-        first = [printable(path), *([head.column] if len(heads) > 1 else [])]
+        first = [harmless(printable(path)), *([harmless(head.column)] if len(heads) > 1 else [])]
         found = [("", top(head, song.probabilities[head.column], count))]
         found += [(f"{start:.2f}-{end:.2f}", labels) for start, end, labels in _moments(song, head, count, threshold)]
         for when, labels in found:
-            fields = [*first, *([when] if when else []), *(f"{printable(label)} {p:.3f}" for label, p in labels)]
+            fields = [
+                *first,
+                *([when] if when else []),
+                *(harmless(f"{printable(label)} {p:.3f}") for label, p in labels),
+            ]
             lines.append("\t".join(fields))
     return "\n".join(lines)
 

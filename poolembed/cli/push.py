@@ -32,7 +32,7 @@ those, and after a kill only the rest. Songs that are in the table alone stay th
 Searches compare all vectors unless there is an index; songs pushed after it was made are then compared besides.
 
 The table is in the open format Lance, and needs no server. Credentials for s3://, gs:// and az:// come from the
-environment (AWS_ACCESS_KEY_ID and so on). Needs: pip install 'poolembed[lance]'
+environment (AWS_ACCESS_KEY_ID and so on). Needs: pip install '.[lance]' from the checkout
 """
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from poolembed.embed.song import Embedded
-from poolembed.text import printable
+from poolembed.text import passed_over, printable
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
@@ -105,7 +105,7 @@ class _Lines(_Counter):
     def begin(self, songs: Sequence[Job], unchanged: int) -> None:
         super().begin(songs, unchanged)
         already = f", {unchanged} unchanged since an earlier run" if unchanged else ""
-        typer.echo(f"{len(songs)} songs to embed{already}", err=True)
+        _say(f"{len(songs)} songs to embed{already}")
 
     def audio(self, seconds: float) -> None:
         super().audio(seconds)
@@ -114,7 +114,7 @@ class _Lines(_Counter):
             if now - self._last < LINE_EVERY:
                 return
             self._last = now
-        typer.echo(f"{self._done}/{self._songs} songs, {self._amount()}", err=True)
+        _say(f"{self._done}/{self._songs} songs, {self._amount()}")
 
 
 class _Bar(_Counter):
@@ -172,6 +172,8 @@ def closing_table(summary: Summary, model: Model, output: str) -> None:
         table.add_row("unchanged", f"{summary.unchanged} songs, embedded by an earlier run")
     if summary.failures:
         table.add_row("failed", f"[red]{len(summary.failures)} file{'s' if len(summary.failures) > 1 else ''}[/red]")
+    if summary.passed_over:
+        table.add_row("passed over", escape(passed_over(summary.passed_over)))
     left = summary.found - summary.embedded - summary.unchanged - len(summary.failures)
     if summary.interrupted:
         table.add_row("not reached", f"{left} songs; run the same command again to go on")
@@ -197,6 +199,11 @@ def _list(console: Console, title: str, reasons: dict[str, str]) -> None:
         console.print(f"  {escape(printable(path))}: {escape(reason)}", soft_wrap=True)
     if len(reasons) > SHOWN:
         console.print(f"  … and {len(reasons) - SHOWN} more, in the manifest")
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # the songs do not stop because nobody reads this any more
+        typer.echo(line, err=True)
 
 
 def _suffix(song: Job) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.reading import read_stdin
+from poolembed.cli.separated import RULE
 from poolembed.errors import BundleNotFoundError, UsageError, VectorsError
 from poolembed.text import printable
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from poolembed.search.collection import Collection
     from poolembed.search.queries import Queries, Query
 
-HELP = """\
+HELP = (
+    """\
 Search for songs like these: the nearest embeddings by cosine.
 
 \b
@@ -35,7 +38,10 @@ Examples:
 A query is an audio file, a song of the collection by its path or key, an .npy file, or - for JSON Lines of embeddings
 on standard input. A song that the collection has is not decoded again, and is no neighbour of itself. Neighbours come
 in the order of their cosines, equally near ones in the order of the collection.
+
 """
+    + RULE
+)
 
 DEFAULT = "embeddings"
 
@@ -108,6 +114,7 @@ def search(
 
     from poolembed.cli import listing
     from poolembed.search.answers import allowed_rows, answer
+    from poolembed.search.lengths import read_lengths
     from poolembed.search.opening import open_library
     from poolembed.search.queries import Queries, every_row, mean_query, read_queries
 
@@ -120,7 +127,7 @@ def search(
     if every:
         found: Iterable[Query] = every_row(collection)
     else:
-        stdin = sys.stdin.buffer.read() if "-" in arguments and sys.stdin is not None else b""
+        stdin = read_stdin() if "-" in arguments and sys.stdin is not None else b""
         asked = read_queries(arguments, collection, stdin, shorten=dim is not None)
         found = known = _embedded(asked, collection, model)
         _say(asked)
@@ -128,12 +135,13 @@ def search(
             raise typer.Exit(1)
         if mean:
             found = [mean_query(known)]
+    lengths = read_lengths(collection) if format == "m3u" else {}
     answers = answer(library.searcher, found, k, allowed, with_query=with_query)
     fewest = k
 
     def counted() -> Iterator[Listing]:
         nonlocal fewest
-        for each in listing.look_up(answers, collection, technical=format == "m3u"):
+        for each in listing.look_up(answers, collection, lengths):
             fewest = min(fewest, len(each.neighbours))
             yield each
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from msgspec import Struct
 
 from poolembed.compare.contenders import Trial
 from poolembed.compare.scoring import score, scored
-from poolembed.embed.outputs.files import PART, writing
+from poolembed.disk import read_regular
+from poolembed.embed.outputs.files import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
 from poolembed.train.loop import EpochRecord, Plan
@@ -145,17 +145,16 @@ def perform(job: Job) -> Record:
             job.model.parent.mkdir(exist_ok=True)
             output.rename(job.model)
         job.record.parent.mkdir(exist_ok=True)
-        partial = job.record.with_name(f".{job.record.name}.{os.getpid()}{PART}")
-        partial.write_bytes(msgspec.json.encode(record))
-        partial.replace(job.record)
+        with replacing(job.record, job.record.parent) as part:
+            part.write_bytes(msgspec.json.encode(record))
     return record
 
 
 def read_record(job: Job) -> Record | None:
     """What an earlier study wrote down of this run; None if it did not come to that, or not to the end."""
     try:
-        return msgspec.json.decode(job.record.read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(read_regular(job.record), type=Record)
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from poolembed.bundle import described, load_bundle
 from poolembed.compare.config import StudyConfig, small_model
@@ -21,7 +21,7 @@ from poolembed.compare.jobs import WORK, Job, Record, read_record
 from poolembed.compare.sides import Sides, divide_for_study, identity, write_tables
 from poolembed.compare.workers import Result, run_all
 from poolembed.embed.device import usable_cores
-from poolembed.embed.outputs.files import writing
+from poolembed.embed.outputs.files import lock_at, writing
 from poolembed.errors import LabelsError, OutputError, UsageError
 from poolembed.labels import read_labels
 from poolembed.nn.model import SongModel
@@ -290,7 +290,7 @@ def _claimed(output: Path) -> Iterator[None]:
     """
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / ".study.lock")
+        lock = lock_at(output / ".study.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -26,7 +27,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads' locks
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        with _ctrl_c_held_back():
+            self.process.start()
         theirs.close()
         self.job: Job | None = None
 
@@ -110,6 +112,20 @@ def _attempt(job: Job) -> Result:
         return perform(job)
     except PoolembedError as error:
         return str(error)
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """What is started in here holds Ctrl-C back for ever: it would die of it in the seconds that its imports take."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # or the first start would, which then takes the hold off
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from poolembed.audio.faults import summary_of
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.nn.config import ModelConfig
 from poolembed.nn.model import SongModel
@@ -136,6 +137,10 @@ class Batch:
     filled: int = 0
 
 
+def ignore(size: int) -> None:
+    """Take no notice that batches were halved. Unlike a lambda it can be pickled, and an engine with it."""
+
+
 class Runner:
     """Runs the network on batches: windows in, packed states out.
 
@@ -157,8 +162,31 @@ class Runner:
         """Start a batch; the returned function waits for its ``(windows, slots, state_size)`` states on the CPU.
 
         Raises:
-            PoolembedError: not even one window fits the device's memory.
+            PoolembedError: not even one window fits the device's memory, or the network fails; from the returned
+                function too.
         """
+        with self._failing():
+            wait = self._start(batch)
+
+        def waiting() -> Tensor:
+            with self._failing():
+                return wait()
+
+        return waiting
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolembedError:
+            raise
+        except Exception as error:
+            raise PoolembedError(
+                f"the network failed on {self._network.device}: {summary_of(error)}",
+                hint="that is no song's fault: try --device cpu, or --batch-size 1 if memory is short; or report it",
+            ) from error
+
+    def _start(self, batch: Batch) -> Callable[[], Tensor]:
         count = len(batch.bounds)
         bounds = torch.tensor(batch.bounds)
         device = self._network.device

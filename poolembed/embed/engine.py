@@ -10,6 +10,9 @@ So no core waits while there is work, and at most one batch per worker is ever f
 on another device, a thread of its own feeds it and the workers only decode, held back when full batches pile up. A
 batch that is not full runs only when no worker has a song in hand and none can be started: at the end, or when the
 consumer is behind. Decoding, resampling, torch and copying all release Python's global lock.
+
+What goes wrong with a song costs that song: an error, foreseen or not, or a decoder that does not come back (`Crew`).
+What goes wrong with a batch is the model's or the device's, and ends the run.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 import torch
 
+from poolembed.audio.encoding import Encoding
+from poolembed.audio.faults import reason_of
 from poolembed.audio.source import Source, open_source
-from poolembed.embed.device import Batch, Runner, exact_and_single_threaded
+from poolembed.embed.crew import LEAVING, SONG_TIMEOUT, Crew, StuckError, Task
+from poolembed.embed.device import Batch, Runner, exact_and_single_threaded, ignore
 from poolembed.embed.merging import SongMerger, Stretches
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import Window, WindowShape, cut_windows
-from poolembed.errors import AudioError, UsageError
+from poolembed.errors import UsageError
 from poolembed.nn.model import SongModel
 
 LOOKAHEAD = 256
@@ -41,7 +49,7 @@ READY = 3
 
 @dataclass
 class _Song:
-    """A song in work."""
+    """A song in work; `over` once its outcome is out, whatever may still come in of it."""
 
     index: int
     source: Source
@@ -49,6 +57,8 @@ class _Song:
     windows: int = 0
     duration: float = 0.0
     note: str | None = None
+    encoding: Encoding | None = None
+    over: bool = False
 
 
 class Engine:
@@ -59,6 +69,7 @@ class Engine:
         network: the model as it runs on windows (`SongModel.for_inference`).
         batch_size: windows per batch.
         workers: threads that decode (and, on the CPU, run the network).
+        song_timeout: seconds without progress after which a song that is being decoded is given up; 0 for never.
         on_halved: told the new batch size when the device ran out of memory.
     """
 
@@ -69,14 +80,18 @@ class Engine:
         *,
         batch_size: int,
         workers: int,
-        on_halved: Callable[[int], None] = lambda _: None,
+        song_timeout: float = SONG_TIMEOUT,
+        on_halved: Callable[[int], None] = ignore,
     ) -> None:
         if batch_size < 1 or workers < 1:
             raise UsageError(f"batch size and workers must be at least 1, got {batch_size} and {workers}")
+        if not song_timeout >= 0:
+            raise UsageError(f"a song timeout is a number of seconds, 0 for never, and not {song_timeout:g}")
         self.head = head
         self.network = network
         self.batch_size = batch_size
         self.workers = workers
+        self.song_timeout = song_timeout
         self.on_halved = on_halved
 
     def run(
@@ -95,11 +110,13 @@ class Engine:
                 yielded: an iterator that waits for an outcome waits for ever.
             seconds: also embed every stretch of so many seconds.
             ordered: yield in the order of the sources; otherwise as the songs finish.
-            stop: once set, no further song is started, and those in hand are finished.
+            stop: once set, no further song is started, and those in hand are finished; one whose decoder makes no
+                progress is left without an outcome.
             on_audio: told, from any thread, how many more seconds of audio were decoded.
 
         Raises:
             UsageError: `seconds` is infinite or below the model's time resolution.
+            PoolembedError: the network failed, or more decoders hang than threads can be left with.
         """
         check_seconds(self.head, seconds)
         with exact_and_single_threaded():
@@ -152,51 +169,71 @@ class _Run:
         self._open: Batch | None = None
         self._full: deque[Batch] = deque()
         self._spare: list[torch.Tensor] = []
-        self._outcomes: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[tuple[int, Outcome | None] | BaseException | None] = queue.SimpleQueue()
+        self._crew: Crew[_Song] = Crew(self._dismiss, self._give_up, engine.song_timeout)
 
     def outcomes(self, ordered: bool) -> Generator[Outcome]:
         """Start the threads and yield outcomes as songs finish, or each as soon as those before it are there."""
-        threads = [threading.Thread(target=self._guard, args=(self._work,)) for _ in range(self._engine.workers)]
-        if not self._inline:
-            threads.append(threading.Thread(target=self._guard, args=(self._feed_device,)))
-        running = len(threads)
-        for thread in threads:
-            thread.start()
-        early: dict[int, Outcome] = {}
+        loops = [self._work] * self._engine.workers + ([] if self._inline else [self._feed_device])
+        running = len(loops)
+        early: dict[int, Outcome | None] = {}
         following = 0
         try:
+            for loop in loops:
+                self._crew.start(partial(self._guard, loop))
             while running:
-                outcome = self._outcomes.get()
-                if outcome is None:
+                found = self._next_outcome()
+                if found is None:
                     running -= 1
                     continue
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                early[outcome.index] = outcome
+                if isinstance(found, BaseException):
+                    raise found
+                index, outcome = found
+                early[index] = outcome
                 if not ordered:
-                    following = outcome.index
+                    following = index
                 while following in early:
-                    yield early.pop(following)
+                    if (outcome := early.pop(following)) is not None:
+                        yield outcome
                     following += 1
                     with self._changed:
                         self._unconsumed -= 1
                         self._changed.notify_all()
         finally:
-            with self._changed:
-                self._aborted = True
-                self._changed.notify_all()
-            for thread in threads:
-                thread.join()
+            self._crew.end()
+
+    def _next_outcome(self) -> tuple[int, Outcome | None] | BaseException | None:
+        while True:
+            self._crew.look(LEAVING if self._stop.is_set() else math.inf)
+            with suppress(queue.Empty):
+                return self._outcomes.get(timeout=self._crew.tick)
+
+    def _dismiss(self) -> None:
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
+
+    def _give_up(self, song: _Song, seconds: float) -> None:
+        """Go on without a song whose decoder does not come back, and without the thread that has it in hand."""
+        reason = f"no progress for {seconds:g} s while decoding: its decoder hangs, or its disk does not answer"
+        self._settle(song, Failed(song.index, reason) if seconds >= self._engine.song_timeout > 0 else None)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with self._changed:
+            self._in_hand -= 1
+            self._changed.notify_all()
 
     def _guard(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop; its end, or the error that ended it, reaches the consumer."""
         try:
             with torch.inference_mode():
                 loop()
+        except StuckError:
+            return  # another thread has been taking this one's place for long
         except BaseException as error:  # noqa: BLE001 - re-raised in the consumer's thread
             self._outcomes.put(error)
-        finally:
-            self._outcomes.put(None)
+        self._outcomes.put(None)
 
     # What a worker does
 
@@ -206,9 +243,7 @@ class _Run:
                 self._deliver(task, self._runner.start(task)())
             elif (song := self._pull()) is not None:
                 self._decode(song)
-                with self._changed:
-                    self._in_hand -= 1
-                    self._changed.notify_all()
+                self._let_go()
 
     def _next_task(self) -> Batch | bool | None:
         """A batch to run, True to start a song (it counts as in hand already), None when all is done."""
@@ -246,23 +281,38 @@ class _Run:
         return None
 
     def _decode(self, song: _Song) -> None:
+        task = self._crew.take(song)
+        with closing(self._windows(song)) as windows:
+            while (window := self._next_window(task, windows)) is not None:
+                self._put(song, window)
+                self._on_audio(window.frames * self._shape.hop_length / self._rate)
+                while (batch := self._before_next_window()) is not None:
+                    self._deliver(batch, self._runner.start(batch)())
+                if self._aborted or song.over:
+                    break
+        self._crew.done(task)
+
+    def _windows(self, song: _Song) -> Generator[Window]:
+        with open_source(song.source, self._rate) as stream:
+            yield from cut_windows(stream.blocks(), self._shape)
+            song.duration, song.note, song.encoding = stream.duration, stream.note, stream.encoding
+
+    def _next_window(self, task: Task[_Song], windows: Iterator[Window]) -> Window | None:
+        """The next window of a song; None once the decoder is done with it, or gave it up."""
+        song = task.work
+        task.move(away=True)
         try:
-            with open_source(song.source, self._rate) as stream:
-                for window in cut_windows(stream.blocks(), self._shape):
-                    self._put(song, window)
-                    self._on_audio(window.frames * self._shape.hop_length / self._rate)
-                    while (batch := self._before_next_window()) is not None:
-                        self._deliver(batch, self._runner.start(batch)())
-                    if self._aborted:
-                        return
-                song.duration, song.note = stream.duration, stream.note
-        except AudioError as error:
-            self._outcomes.put(Failed(song.index, error.message))
-            return
-        if song.windows == 0:
-            self._outcomes.put(Failed(song.index, "no audio samples"))
-        elif song.merger.end(song.windows):
-            self._finish(song)
+            window = next(windows, None)
+        except Exception as error:  # noqa: BLE001 - it becomes the song's reason
+            self._crew.back(task)
+            self._settle(song, Failed(song.index, reason_of(error, song.source)))
+            return None
+        self._crew.back(task)
+        if window is None and song.windows == 0:
+            self._settle(song, Failed(song.index, "no audio samples"))
+        elif window is None:
+            self._advance(song, partial(song.merger.end, song.windows))
+        return window
 
     def _put(self, song: _Song, window: Window) -> None:
         with self._changed:
@@ -325,17 +375,29 @@ class _Run:
         for owner, window_states, bounds in zip(batch.owners, states, batch.bounds, strict=True):
             song, window = owner
             assert isinstance(song, _Song)
-            if song.merger.add(window, window_states, bounds):
-                self._finish(song)
+            if not song.over:
+                self._advance(song, partial(song.merger.add, window, window_states, bounds))
         with self._changed:
             self._spare.append(batch.samples)
 
-    def _finish(self, song: _Song) -> None:
-        embedding = song.merger.embedding()
-        if bool(torch.isfinite(embedding).all()):
-            outcome = Embedded(
-                song.index, embedding.numpy(), song.duration, note=song.note, segments=song.merger.segments()
-            )
-            self._outcomes.put(outcome)
-        else:
-            self._outcomes.put(Failed(song.index, "samples too large to embed: the embedding is not finite"))
+    def _advance(self, song: _Song, step: Callable[[], bool]) -> None:
+        """Take one more step of merging a song; the last one makes its outcome."""
+        try:
+            if step():
+                self._settle(song, self._finish(song))
+        except Exception as error:  # noqa: BLE001 - it becomes the song's reason
+            self._settle(song, Failed(song.index, reason_of(error, song.source)))
+
+    def _finish(self, song: _Song) -> Outcome:
+        if not bool(torch.isfinite(embedding := song.merger.embedding()).all()):
+            return Failed(song.index, "samples too large to embed: the embedding is not finite")
+        segments = song.merger.segments()
+        return Embedded(song.index, embedding.numpy(), song.duration, song.note, segments, song.encoding)
+
+    def _settle(self, song: _Song, outcome: Outcome | None) -> None:
+        """Give a song its one outcome: the first that there is. None is for a song that was not reached."""
+        with self._changed:
+            if song.over:
+                return
+            song.over = True
+        self._outcomes.put((song.index, outcome))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
@@ -11,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from poolembed.audio.decode import UNSCALED
 from poolembed.audio.source import Source
 from poolembed.bundle import Bundle, BundleConfig, load_bundle
+from poolembed.embed.crew import SONG_TIMEOUT
 from poolembed.embed.device import (
     DTYPES,
     DeviceName,
@@ -20,6 +23,7 @@ from poolembed.embed.device import (
     choose_device,
     choose_precision,
     default_batch_size,
+    ignore,
     usable_cores,
 )
 from poolembed.embed.engine import Engine, check_seconds, time_resolution
@@ -39,7 +43,8 @@ def load(
     precision: PrecisionName = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
-    on_halved: Callable[[int], None] = lambda _: None,
+    song_timeout: float = SONG_TIMEOUT,
+    on_halved: Callable[[int], None] = ignore,
 ) -> Model:
     """Load a model by the name of a bundle at hand or by the path of one.
 
@@ -51,6 +56,7 @@ def load(
         precision: what the encoder computes in: auto, fp32, bf16 or fp16.
         batch_size: windows per batch; None for what suits the device and the model.
         workers: threads; None for one per core.
+        song_timeout: give up a song whose decoding makes no progress for so many seconds; 0 for never.
         on_halved: told the new batch size if the device runs out of memory.
 
     Raises:
@@ -65,6 +71,7 @@ def load(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        song_timeout=song_timeout,
         on_halved=on_halved,
     )
     return Model(bundle, engine, dim)
@@ -77,7 +84,8 @@ def build_engine(
     precision: PrecisionName = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
-    on_halved: Callable[[int], None] = lambda _: None,
+    song_timeout: float = SONG_TIMEOUT,
+    on_halved: Callable[[int], None] = ignore,
 ) -> Engine:
     """An engine that runs a model in eval mode; the options are those of `load`.
 
@@ -90,6 +98,7 @@ def build_engine(
         model.for_inference(where, choose_precision(precision, where)),
         batch_size=default_batch_size(where, model.config) if batch_size is None else batch_size,
         workers=usable_cores() if workers is None else workers,
+        song_timeout=song_timeout,
         on_halved=on_halved,
     )
 
@@ -174,11 +183,16 @@ class Model:
         Raises:
             AudioError: the song cannot be decoded or holds no audio.
             UsageError: the samples' shape or type makes no sense.
+
+        Warns:
+            UserWarning: samples far beyond full scale, as integers are that were made floats and not scaled.
         """
         (outcome,) = self.outcomes([_source(song, sample_rate)])
+        where = os.fspath(song) if isinstance(song, str | os.PathLike) else "samples"
         if isinstance(outcome, Failed):
-            where = os.fspath(song) if isinstance(song, str | os.PathLike) else "samples"
             raise AudioError(f"{where}: {outcome.reason}")
+        if outcome.note is not None and UNSCALED in outcome.note:
+            warnings.warn(f"{where}: {outcome.note}", stacklevel=2)
         embedding: NDArray[np.float32] = outcome.embedding
         return embedding
 

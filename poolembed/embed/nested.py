@@ -33,6 +33,10 @@ def check_dim(config: BundleConfig, dim: int | None) -> int:
     )
 
 
+_SMALL = np.float32(1e-12)
+"""Squares of numbers much smaller than this are no longer exact in float32, and in the end 0."""
+
+
 def first_numbers(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     """The first numbers of unit vectors ``(..., D)``, brought back to unit length: ``(..., dim)`` float32.
 
@@ -41,6 +45,10 @@ def first_numbers(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]
     if vectors.shape[-1] == dim:
         return vectors
     first = vectors[..., :dim]
+    largest = np.abs(first).max(axis=-1, keepdims=True)
+    small = (largest > 0) & (largest < _SMALL)
+    if small.any():
+        first = np.divide(first, np.where(small, largest, 1), dtype=np.float32)
     length = np.linalg.norm(first, axis=-1, keepdims=True)
     unit: NDArray[np.float32] = (first / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
     return unit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,14 +16,22 @@ from poolembed.embed.model import Model
 from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import NothingFoundError
+from poolembed.text import passed_over
 
 
 @dataclass
 class Found:
-    """The audio files to embed, in order, and what could not be searched: path -> reason."""
+    """What was found.
+
+    Attributes:
+        files: the audio files to embed, in order.
+        unreadable: what could not be searched: path -> reason.
+        passed_over: files below directories that were left alone for their suffixes: suffix -> how many.
+    """
 
     files: list[FoundFile]
     unreadable: dict[str, str]
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -38,6 +47,7 @@ class Summary:
         audio_seconds: decoded audio of the newly embedded songs.
         elapsed_seconds: wall time.
         interrupted: stopped before every song was looked at.
+        passed_over: as of `Found`.
     """
 
     found: int = 0
@@ -48,6 +58,7 @@ class Summary:
     audio_seconds: float = 0.0
     elapsed_seconds: float = 0.0
     interrupted: bool = False
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def take(self, path: str, outcome: Outcome, failure: str | None) -> None:
         """Count what became of a song; `failure` is the reason why there is no embedding of it."""
@@ -86,17 +97,19 @@ def find_songs(arguments: Iterable[str | os.PathLike[str]]) -> Found:
     """
     unreadable: dict[str, str] = {}
     arguments = list(arguments)
-    files = find_audio(arguments, on_error=unreadable.__setitem__)
+    others: Counter[str] = Counter()
+    files = find_audio(arguments, on_error=unreadable.__setitem__, passed_over=others)
     if not files:
         where = ", ".join(map(os.fsdecode, arguments[:3])) + (", …" if len(arguments) > 3 else "")
         reasons = "".join(f"; {path}: {reason}" for path, reason in list(unreadable.items())[:3])
+        passed = f"; passed over {passed_over(others)}" if others else ""
         common = "wav, flac, mp3, ogg, opus, m4a, aiff, wma"
         raise NothingFoundError(
-            f"no audio file in {where or 'an empty list'}{reasons}",
+            f"no audio file in {where or 'an empty list'}{reasons}{passed}",
             hint=f"looked for {common} and {len(AUDIO_SUFFIXES) - 8} more suffixes, not in hidden folders; "
             "a file named by itself is taken whatever its suffix",
         )
-    return Found(files, unreadable)
+    return Found(files, unreadable, others)
 
 
 def embed_songs(
@@ -128,7 +141,7 @@ def embed_songs(
     if not output.ordered:
         # The longest first, as far as sizes tell, so that no core is left alone with a long song at the end.
         jobs.sort(key=lambda job: -(job.size or 0))
-    summary = Summary(found=len(songs.files) + len(lost), unchanged=plan.unchanged)
+    summary = Summary(len(songs.files) + len(lost), unchanged=plan.unchanged, passed_over=songs.passed_over)
     watcher.begin(jobs, plan.unchanged)
     began = time.perf_counter()
     sources = (job.path for job in jobs)

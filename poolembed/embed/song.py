@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.audio.encoding import Encoding
+
 
 @dataclass(frozen=True, slots=True)
 class Segments:
@@ -31,6 +33,7 @@ class Embedded:
         duration: decoded seconds of audio.
         note: what was wrong with the file though it could be embedded ("truncated: …"), or None.
         segments: one vector per so many seconds, where they were asked for.
+        encoding: how the file is encoded; None of samples in memory.
     """
 
     index: int
@@ -38,6 +41,7 @@ class Embedded:
     duration: float
     note: str | None = None
     segments: Segments | None = None
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True, slots=True)

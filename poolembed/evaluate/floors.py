@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from poolembed.audio.excerpt import read_excerpts
+from poolembed.audio.faults import costing_the_song
 from poolembed.audio.source import Source, open_source
 from poolembed.embed.device import exact_and_single_threaded, usable_cores
 from poolembed.embed.windows import WindowShape, cut_windows
@@ -72,7 +73,11 @@ def _describe(source: Source, frontend: LogMel) -> tuple[NDArray[np.float64], fl
     frames = 0
     total, squares = np.zeros((2, config.n_mels))
     try:
-        with open_source(source, config.sample_rate) as song, torch.inference_mode():
+        with (
+            costing_the_song(source),
+            open_source(source, config.sample_rate) as song,
+            torch.inference_mode(),
+        ):
             for window in cut_windows(song.blocks(), WindowShape(_FRAMES, config.hop_length, config.n_fft)):
                 mel = frontend(torch.from_numpy(window.samples)[None])[0, : window.frames].double()
                 frames += window.frames

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.bundle import load_bundle
+from poolembed.disk import read_regular
 from poolembed.embed.model import build_engine
 from poolembed.embed.nested import check_dim, first_numbers
 from poolembed.errors import AudioError, VectorsError
@@ -250,9 +251,9 @@ def _mel(frontend: LogMel, clips: Sequence[Clip], watcher: Watcher) -> ClipVecto
 def _trained_on(bundle: Path, source: str) -> bool:
     """Whether the training run that a bundle lies in names the same clips."""
     try:
-        trained = str(tomllib.loads((bundle / "run.toml").read_text(encoding="utf-8"))["data"])
+        trained = str(tomllib.loads(read_regular(bundle / "run.toml").decode("utf-8", "surrogateescape"))["data"])
         return os.path.samefile(trained, source)  # noqa: PTH121
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, RecursionError):
         return False  # not a run's directory, or one that was moved
 
 

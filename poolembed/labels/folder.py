@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 from poolembed.errors import LabelsError
 from poolembed.labels.clips import Clip, Labelled, Side, missing_labels
 from poolembed.labels.rows import SPLITS
 from poolembed.labels.tables import SUFFIXES
+from poolembed.text import passed_over
 
 
 def read_folder(source: str, columns: Sequence[str], need_labels: bool) -> Labelled:
@@ -26,7 +28,8 @@ def read_folder(source: str, columns: Sequence[str], need_labels: bool) -> Label
             hint="write a table with a column path and the columns of labels",
         )
     dropped: dict[str, str] = {}
-    found = find_audio([source], on_error=dropped.__setitem__)
+    unknown: Counter[str] = Counter()
+    found = find_audio([source], on_error=dropped.__setitem__, passed_over=unknown)
     below = {file.key.split("/")[0] for file in found if "/" in file.key}
     are_splits = any(SPLITS.get(name) == "train" for name in below) and below <= SPLITS.keys()
     clips: list[Clip] = []
@@ -48,7 +51,7 @@ def read_folder(source: str, columns: Sequence[str], need_labels: bool) -> Label
         problem = missing_labels(clips, "label")
         if problem:
             raise LabelsError(f"{source}: {problem}", hint=hint)
-    notes = []
+    notes = [f"passed over {passed_over(unknown)}"] if unknown else []
     if are_splits:
         notes.append(f"the folders {', '.join(sorted(below))} are taken for the split, and those below them for labels")
     return Labelled(clips, source, tuple(columns), dict.fromkeys(columns, False), dropped, notes)

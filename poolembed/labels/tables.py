@@ -7,8 +7,9 @@ import io
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
+from poolembed.disk import open_regular, read_regular
 from poolembed.errors import LabelsError
 from poolembed.labels._words import count, nearest, some
 
@@ -70,7 +71,7 @@ def read_table(path: str, wanted: Collection[str], required: Sequence[str]) -> T
 
 def _read_text(path: str) -> str:
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
     if not data.strip():
@@ -179,10 +180,11 @@ def _read_parquet(path: str, wanted: Collection[str], required: Sequence[str]) -
         import pyarrow.parquet
     except ImportError:
         raise LabelsError(
-            f"{path} cannot be read without pyarrow", hint="pip install 'poolembed[parquet]', or give a CSV"
+            f"{path} cannot be read without pyarrow",
+            hint="from poolembed's checkout: pip install '.[parquet]', or give a CSV",
         ) from None
     try:
-        with Path(path).open("rb") as file, pyarrow.parquet.ParquetFile(file) as parquet:
+        with open_regular(path) as file, pyarrow.parquet.ParquetFile(file) as parquet:
             names: list[str] = parquet.schema_arrow.names
             _check_columns(path, names, required)
             there = [name for name in names if name in wanted]
@@ -190,7 +192,7 @@ def _read_parquet(path: str, wanted: Collection[str], required: Sequence[str]) -
             columns: list[list[object]] = [table[name].to_pylist() for name in there]
     except OSError as error:
         raise LabelsError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, ValueError, TypeError, LookupError) as error:
         raise LabelsError(f"{path} is not a Parquet file, or is damaged: {error}") from None
     rows = zip(*columns, strict=True)
     return Table(

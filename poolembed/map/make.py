@@ -11,6 +11,7 @@ from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import OutputError
 from poolembed.map.page import render
 from poolembed.map.songs import describe
+from poolembed.search.index.building import working
 from poolembed.search.layout import lay_out
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def make_map(
     songs = describe(collection, output)
     model = f"Model {collection.model.name}, " if collection.model else ""
     page = render(songs, layout, f"{model}{collection.size} numbers a song, laid out by {layout.method}.").encode()
-    with writing(output, "the map that was there is untouched"):
+    way_on = "the map that was there is untouched"
+    with writing(output, way_on):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output, output.parent) as part:
+        with working(output, way_on) as work, replacing(output, work) as part:
             part.write_bytes(page)
     missing = [collection.paths[row] for row in songs.missing]
     return Made(output, len(page), len(songs.names), missing, layout.method)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,7 +73,7 @@ def describe(collection: Collection, page: Path) -> Songs:
     names, folder, urls = [], [], {}
     with ThreadPoolExecutor(READERS) as pool:
         there = list(pool.map(os.path.isfile, collection.paths))
-        tags = list(pool.map(partial(read_tags, technical=False), collection.paths))
+        tags = list(pool.map(read_tags, collection.paths))
     for row, path in enumerate(collection.paths):
         head, name = os.path.split(path)
         located = there[row] or Path(path).is_absolute()

@@ -1,6 +1,7 @@
 """What a model is made of: the part of a bundle's config.json that the networks are built from.
 
-Unknown keys, wrong types and impossible values are refused by `msgspec` when a config is read.
+Unknown keys, wrong types and impossible values are refused by `msgspec` when a config is read; so are sizes far beyond
+those of any model for songs, which a damaged or hostile config would fill the memory with.
 """
 
 from __future__ import annotations
@@ -9,20 +10,27 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+LARGEST_SIZE = 1 << 16
+"""Numbers in an embedding, and channels of frame features."""
+
+_MOST_NUMBERS = 1 << 27
+"""Of one window after a stage of the encoder: half a gigabyte of them in float32."""
+
 Positive = Annotated[int, Meta(ge=1)]
+Size = Annotated[int, Meta(ge=1, le=LARGEST_SIZE)]
 PoolingKind = Literal["mean", "max", "mean+max", "softmax", "autopool", "gem", "attention", "attentive-statistics"]
 
 
 class FrontendConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Log-mel front end: rates in Hz, lengths in samples; `log_floor` is the smallest mel power told apart."""
 
-    sample_rate: Positive = 32000
-    n_fft: Annotated[int, Meta(ge=2, multiple_of=2)] = 2048
-    hop_length: Positive = 640
-    n_mels: Positive = 128
-    f_min: Annotated[float, Meta(ge=0)] = 0.0
-    f_max: Annotated[float, Meta(gt=0)] = 16000.0
-    log_floor: Annotated[float, Meta(gt=0)] = 1e-5
+    sample_rate: Annotated[int, Meta(ge=1, le=768_000)] = 32000
+    n_fft: Annotated[int, Meta(ge=2, le=1 << 16, multiple_of=2)] = 2048
+    hop_length: Size = 640
+    n_mels: Annotated[int, Meta(ge=1, le=4096)] = 128
+    f_min: Annotated[float, Meta(ge=0, le=384_000)] = 0.0
+    f_max: Annotated[float, Meta(gt=0, le=384_000)] = 16000.0
+    log_floor: Annotated[float, Meta(gt=0, le=1)] = 1e-5
 
     def __post_init__(self) -> None:
         if self.hop_length > self.n_fft:
@@ -46,11 +54,16 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             (Zhang, Making convolutional networks shift-invariant again, 2019): 3 are 1 2 1, 5 are 1 4 6 4 1, 1 is none.
     """
 
-    window_frames: Positive = 256
-    widths: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (32, 64, 128, 256)
-    depth: Positive = 2
-    time_strides: tuple[Positive, ...] = (2, 2, 2, 1)
-    frame_features: Positive = 768
+    window_frames: Size = 256
+    widths: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 14)], ...], Meta(min_length=1, max_length=16)] = (
+        32,
+        64,
+        128,
+        256,
+    )
+    depth: Annotated[int, Meta(ge=1, le=64)] = 2
+    time_strides: Annotated[tuple[Size, ...], Meta(max_length=16)] = (2, 2, 2, 1)
+    frame_features: Size = 768
     context: bool = False
     low_pass_taps: Literal[1, 3, 5] = 1
 
@@ -120,6 +133,26 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     frontend: FrontendConfig = FrontendConfig()
     encoder: EncoderConfig = EncoderConfig()
     pooling: PoolingConfig = PoolingConfig()
-    embedding_size: Positive = 512
+    embedding_size: Size = 512
     mid_levels: bool = True
     mel_statistics: bool = True
+
+    def __post_init__(self) -> None:
+        encoder, frames, bands = self.encoder, self.encoder.window_frames, self.frontend.n_mels
+        samples = (frames - 1) * self.frontend.hop_length + self.frontend.n_fft
+        most = max(samples, frames * max(bands, self.frontend.n_fft))
+        for width, stride in zip(encoder.widths, encoder.time_strides, strict=True):
+            frames, bands = -(-frames // stride), (bands + 1) // 2
+            most = max(most, frames * bands * width)
+        if most > _MOST_NUMBERS:
+            raise ValueError(f"one window makes {most:,} numbers, and {_MOST_NUMBERS:,} at most are meant to")
+
+    @property
+    def kernels(self) -> int:
+        """Numbers in the encoder's kernels and the projection: nearly all that a model of this config has."""
+        encoder, inputs, bands, count, joined = self.encoder, 1, self.frontend.n_mels, 0, self.encoder.frame_features
+        for width in encoder.widths:
+            count += 9 * width * (inputs + (encoder.depth - 1) * width)
+            inputs, bands = width, (bands + 1) // 2
+            joined += width if self.mid_levels else 0
+        return count + inputs * bands * encoder.frame_features + joined * self.embedding_size

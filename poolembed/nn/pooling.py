@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from poolembed.nn.reduction import (
+    at_least,
     clamp_through,
     count,
     frames,
@@ -40,6 +41,7 @@ from poolembed.nn.reduction import (
     require_channels,
     require_frames,
     share,
+    with_gradient,
 )
 
 
@@ -251,12 +253,20 @@ class AutoPool(_WeightedPool):
         return x
 
     def _decay(self, gap: Tensor) -> Tensor:
-        alpha = per_channel(clamp_through(self.alpha, 0.0, self.alpha_max), gap)
-        # inf * 0 is no number: an infinite alpha is the steepest finite one, and without gradient, for nothing but the
-        # peak counts.
+        alpha = self._steepness(gap)
+        # inf * 0 is no number, and a finite factor leaves something of the least gaps: an infinite alpha looks at the
+        # gap's sign alone, and has no gradient, for nothing but the peak counts.
         endless = alpha.isinf()
         steepest = endless.to(gap.dtype) * torch.finfo(gap.dtype).max
-        return (alpha.masked_fill(endless, 0) * gap + steepest * gap.detach()).exp()
+        return torch.addcmul(alpha.masked_fill(endless, 0) * gap, steepest, gap.detach().sign()).exp()
+
+    def finalize(self, state: WeightedState) -> Tensor:
+        y = super().finalize(state)
+        # The average of several equal peaks would be rounded.
+        return torch.where(self._steepness(y).isinf(), with_gradient(state.peak, y), y)
+
+    def _steepness(self, like: Tensor) -> Tensor:
+        return per_channel(clamp_through(self.alpha, 0.0, self.alpha_max), like)
 
     def penalty(self) -> Tensor:
         if self.alpha_l2 == 0:
@@ -329,12 +339,13 @@ class GeMPool(TemporalPool[GeMState]):
     def fold(self, x: Tensor, mask: Tensor | None = None) -> GeMState:
         require_channels(self.channels, x)
         x, real = frames(x, mask)
-        x = x.clamp_min(self.eps)
+        x = at_least(x, self.eps)
         peak = (x if real is None else x * real).detach().amax(-1)
-        # Powers of x / peak, at most 1, cannot overflow; the peak cancels, which is why it is detached.
-        # They are never 0 here, so logarithms have gradients; exp and log take a fifth of the time of pow.
+        # Powers of x / peak cannot overflow: the quotient of a frame and a larger one, correctly rounded, is at most 1,
+        # and no clamp is there to take the peak's gradient. The peak cancels, which is why it is detached. The powers
+        # are never 0 here, so logarithms have gradients; exp and log take a fifth of the time of pow.
         with torch.autocast(x.device.type, enabled=False):
-            ratio = (x / peak.clamp_min(self.eps).unsqueeze(-1)).clamp_max(1)
+            ratio = x / peak.clamp_min(self.eps).unsqueeze(-1)
             powers = (ratio.log() * self._exponent(ratio)).exp()
         if real is not None:
             powers = powers * real

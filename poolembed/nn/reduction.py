@@ -61,11 +61,23 @@ def per_channel(parameter: Tensor, like: Tensor) -> Tensor:
     return parameter.to(like.dtype).reshape(-1, *[1] * (like.dim() - 2))
 
 
+def at_least(x: Tensor, low: float) -> Tensor:
+    """`x`, or `low` where it is below; at the bound the gradient is that of `x`, where torch's clamps do not agree.
+
+    The gradient of `clamp` at its bound is 1 up to torch 2.13 and 0 from 2.14 on.
+    """
+    return torch.where(x < low, low, x)
+
+
 def clamp_through(parameter: Tensor, low: float, high: float) -> Tensor:
     """Clamp whose gradient passes through, so that a parameter pushed out of its range can find back."""
     inside = (parameter >= low) & (parameter <= high)
-    through = (parameter - parameter.detach()).nan_to_num()  # 0, with a gradient; inf - inf is no number
-    return torch.where(inside, parameter, parameter.detach().clamp(low, high) + through)
+    return torch.where(inside, parameter, with_gradient(parameter.detach().clamp(low, high), parameter))
+
+
+def with_gradient(value: Tensor, source: Tensor) -> Tensor:
+    """`value`, with the gradient of `source`."""
+    return value + (source - source.detach()).nan_to_num()  # 0; inf - inf is no number
 
 
 def relative_weights(scores: Tensor, real: Tensor | None, decay: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -81,8 +93,8 @@ def relative_weights(scores: Tensor, real: Tensor | None, decay: Callable[[Tenso
         return peak.squeeze(-1), decay(scores - peak)
     peak = (scores.detach() + real.log()).amax(-1, keepdim=True)
     # A masked frame may score above the peak. Its weight is made finite first, then 0, so that there is no NaN in the
-    # gradient.
-    return peak.squeeze(-1), decay((scores - peak).clamp_max(0)) * real
+    # gradient. The peak itself keeps its gradient, which a clamp at 0 would leave to torch's version.
+    return peak.squeeze(-1), decay(torch.where(real > 0, scores - peak, 0)) * real
 
 
 def share(peak: Tensor, weight: Tensor, highest: Tensor, decay: Callable[[Tensor], Tensor]) -> Tensor:

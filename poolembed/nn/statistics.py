@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from poolembed.nn.pooling import TemporalPool
 from poolembed.nn.reduction import (
+    at_least,
     count,
     frames,
     linear_scores,
@@ -123,7 +124,7 @@ class AttentiveStatisticsPool(TemporalPool[StatisticsState]):
     def finalize(self, state: StatisticsState) -> Tensor:
         require_frames(state.weight != 0)
         variance = state.spread / state.weight
-        return torch.cat([state.total / state.weight, variance.clamp_min(self.eps).sqrt()], dim=-1)
+        return torch.cat([state.total / state.weight, at_least(variance, self.eps).sqrt()], dim=-1)
 
     def extra_repr(self) -> str:
         """What `repr` says besides the scorer."""

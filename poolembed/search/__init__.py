@@ -1,1 +1,1 @@
-"""Vectors and what is near them: collections on disk, search, duplicates, layouts. Never audio."""
+"""Vectors and what is near them: collections on disk, search, duplicates, layouts."""

@@ -33,6 +33,7 @@ class Collection:
         unit: the stored rows are of unit length.
         model: whose vectors they are, or None where nothing says so.
         stamp: a short digest that changes whenever the vectors or their paths do.
+        origin: the collection that an index is of; None for every other.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Collection:
     unit: bool
     model: ModelIdentity | None
     stamp: str
+    origin: str | None = None
 
     def __len__(self) -> int:
         return len(self.matrix)

@@ -11,15 +11,19 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from poolembed.audio.tags import Tags, read_tags
+from poolembed.audio import open_audio
+from poolembed.audio.encoding import Encoding
 from poolembed.embed.manifest import NAME, Record, read_manifest
+from poolembed.errors import AudioError
 from poolembed.search.collection import Collection
+from poolembed.search.quality import Copy, doubt, is_soundless, rank
 from poolembed.search.selfjoin import has_match, nearest_leader
 
 THRESHOLD = 0.8
@@ -37,52 +41,27 @@ TOLERANCE = 2.0
 """Seconds by which copies may differ in length. An encoder adds less than a tenth of a second; the gap that a CD has
 before a track is two seconds by custom, and one ripper keeps what another drops."""
 
-_LOSSLESS = frozenset(["flac", "wav", "w64", "rf64", "aiff", "aif", "aifc", "au", "caf", "ape", "wv", "tta"])
-_ALAC = 450.0  # kb/s; an .m4a above it is Apple Lossless, for AAC is seldom above 320
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One song of a group.
-
-    Attributes:
-        key: its name in the collection.
-        path: of the audio.
-        cosine: to the group's best song; 1 for that song itself.
-        duration: seconds, as decoded or else as its header says; None where unknown, as all that follow.
-        size: bytes.
-        lossless: by its suffix.
-        bitrate: kb/s, on average.
-        sample_rate: Hz.
-        channels: how many.
-    """
-
-    key: str
-    path: str
-    cosine: float
-    duration: float | None
-    size: int | None
-    lossless: bool
-    bitrate: float | None
-    sample_rate: int | None
-    channels: int | None
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Copies of one recording.
 
     Attributes:
-        songs: at least two, the best first: lossless before lossy, then by bitrate (lossy songs only), sample rate,
-            channels and length; of equals the smallest file.
+        songs: at least two, the best first: whole files before damaged ones, lossless before lossy, then by bitrate
+            (lossy songs only), sample rate, channels, bits and length; of equals the smallest file.
     """
 
     songs: tuple[Copy, ...]
 
     @property
+    def spare(self) -> tuple[Copy, ...]:
+        """The songs that the best one can stand for, for it is as good as they are for sure."""
+        return tuple(song for song in self.songs[1:] if song.doubt is None)
+
+    @property
     def freed(self) -> int:
-        """Bytes of all songs but the best."""
-        return sum(song.size or 0 for song in self.songs[1:])
+        """Bytes of the spare songs."""
+        return sum(song.size or 0 for song in self.spare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +73,14 @@ class Duplicates:
         by_length: the songs' lengths were known and compared.
         stale: songs left out, for their files are gone, or have changed since they were embedded.
         links: names left out, for they lead to a file that is in their group under another name.
+        soundless: songs left out, for they are silent or their channels cancel, so that all of them are alike.
     """
 
     groups: list[Group]
     by_length: bool
     stale: int
     links: int
+    soundless: int
 
 
 class _File(NamedTuple):
@@ -114,18 +95,19 @@ def find_duplicates(
     *,
     threshold: float = THRESHOLD,
     tolerance: float = TOLERANCE,
-    on_progress: Callable[[float], None] = lambda share: None,
+    on_progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> Duplicates:
     """Find the songs of a collection that are the same recording.
 
-    Lengths are those of the manifest that ``poolembed embed`` writes; other vectors have none, and go by their cosine
-    alone. Only the files of songs that match another are looked at, and of these only the headers.
+    Lengths, encodings and what was wrong with a song are those of the manifest that ``poolembed embed`` writes. Of
+    other vectors the cosine alone decides what matches. Songs that match another, and of which no encoding is kept, are
+    decoded; of other files only those are read that are of the same size as the best of their group.
 
     Args:
         collection: in which to look.
         threshold: cosine, -1 to 1.
         tolerance: seconds.
-        on_progress: told the share of the work that is done, 0 to 1.
+        on_progress: told what is being done, and the share of it that is, 0 to 1.
 
     Raises:
         VectorsError: a row is zero, or not finite.
@@ -133,14 +115,16 @@ def find_duplicates(
     """
     records = _records(collection)
     durations = None if records is None else np.array([record.duration for record in records], np.float64)
-    matched = np.flatnonzero(has_match(collection, threshold, durations, tolerance, on_progress)).tolist()
+    matched = np.flatnonzero(
+        has_match(collection, threshold, durations, tolerance, lambda share: on_progress("comparing", share))
+    ).tolist()
     files = {row: _look(collection, row) for row in matched}
     if records is not None:
         files = {row: file for row, file in files.items() if _is_as_embedded(file, records[row])}
-    songs = {
-        row: _describe(collection, row, file, None if records is None else records[row]) for row, file in files.items()
-    }
-    order = sorted(files, key=lambda row: (_rank(songs[row], files[row]), row))
+    heard = _hear(collection, files, records, lambda share: on_progress("decoding", share))
+    soundless = {row for row in files if is_soundless(heard[row].note)}
+    songs = {row: _describe(collection, row, files[row], heard[row]) for row in files if row not in soundless}
+    order = sorted(songs, key=lambda row: (*rank(songs[row]), files[row].is_link, row))
     rows = np.array(order, np.int64)
     leaders, cosines = nearest_leader(
         collection, rows, threshold, None if durations is None else durations[rows], tolerance
@@ -154,9 +138,12 @@ def find_duplicates(
         once = _each_file_once(group, files)
         links += len(group) - len(once)
         if len(once) > 1:
-            groups.append((once[0], Group(tuple(songs[row] for row in once))))
+            best, *others = (songs[row] for row in once)
+            judged = (replace(song, doubt=doubt(best, song, tolerance)) for song in others)
+            groups.append((once[0], Group((best, *judged))))
     groups.sort(key=lambda each: (-each[1].freed, each[0]))
-    return Duplicates([group for _, group in groups], records is not None, len(matched) - len(files), links)
+    stale = len(matched) - len(files)
+    return Duplicates([group for _, group in groups], records is not None, stale, links, len(soundless))
 
 
 def _records(collection: Collection) -> list[Record] | None:
@@ -183,37 +170,59 @@ def _is_as_embedded(file: _File, record: Record) -> bool:
     return file.status is not None and (file.status.st_size, file.status.st_mtime) == (record.size, record.mtime)
 
 
-def _describe(collection: Collection, row: int, file: _File, record: Record | None) -> Copy:
-    path = collection.paths[row]
-    tags = Tags() if file.status is None else read_tags(path)
-    size = None if file.status is None else file.status.st_size
-    duration = tags.duration if record is None else record.duration
-    bitrate = tags.bitrate or (size * 8e-3 / duration if size and duration else None)
-    suffix = Path(path).suffix.lower().removeprefix(".")
+class _Heard(NamedTuple):
+    """What decoding a song told."""
+
+    encoding: Encoding | None = None
+    duration: float | None = None
+    note: str | None = None
+
+
+def _hear(
+    collection: Collection,
+    files: dict[int, _File],
+    records: list[Record] | None,
+    on_progress: Callable[[float], None],
+) -> dict[int, _Heard]:
+    """What the manifest keeps of each row, and what decoding tells where it does not."""
+    heard, unknown = {}, []
+    for row, file in files.items():
+        record = None if records is None else records[row]
+        if record is not None and record.encoding is not None:
+            heard[row] = _Heard(record.encoding, record.duration, record.reason)
+        elif file.status is None:
+            heard[row] = _Heard()
+        else:
+            unknown.append(row)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        told = pool.map(_decode, [collection.paths[row] for row in unknown])
+        for count, (row, each) in enumerate(zip(unknown, told, strict=True), start=1):
+            heard[row] = each
+            on_progress(count / len(unknown))
+    return heard
+
+
+def _decode(path: str) -> _Heard:
+    try:
+        with open_audio(path) as stream:
+            for _ in stream.blocks():
+                pass
+            return _Heard(stream.encoding, stream.samples / stream.sample_rate, stream.note)
+    except AudioError:
+        return _Heard()
+
+
+def _describe(collection: Collection, row: int, file: _File, heard: _Heard) -> Copy:
+    told = {} if heard.encoding is None else asdict(heard.encoding)
+    names = ("codec", "lossless", "bits", "bitrate", "sample_rate", "channels")
     return Copy(
         key=collection.keys[row],
-        path=path,
+        path=collection.paths[row],
         cosine=1.0,
-        duration=duration,
-        size=size,
-        lossless=suffix in _LOSSLESS or (suffix == "m4a" and (bitrate or 0) > _ALAC),
-        bitrate=bitrate,
-        sample_rate=tags.sample_rate,
-        channels=tags.channels,
-    )
-
-
-def _rank(song: Copy, file: _File) -> tuple[float, ...]:
-    """Less is better. Files that are not there come last, and a link after what it leads to."""
-    return (
-        file.status is None,
-        not song.lossless,
-        0 if song.lossless else -round(song.bitrate or 0),
-        -(song.sample_rate or 0),
-        -(song.channels or 0),
-        -round(song.duration or 0, 1),
-        song.size or 0,
-        file.is_link,
+        duration=heard.duration,
+        size=None if file.status is None else file.status.st_size,
+        **{name: told.get(name) for name in names},
+        note=heard.note,
     )
 
 

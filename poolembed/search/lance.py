@@ -193,7 +193,9 @@ def load_lance(place: str) -> Any:
     try:
         import lance
     except ImportError as error:
-        raise UsageError(f"the table {place} needs the library lance", hint="pip install 'poolembed[lance]'") from error
+        raise UsageError(
+            f"the table {place} needs the library lance", hint="from poolembed's checkout: pip install '.[lance]'"
+        ) from error
     return lance
 
 

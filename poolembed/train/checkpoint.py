@@ -17,11 +17,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from poolembed.bundle import not_finite
 from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import OutputError
 
 NAME = "checkpoint.safetensors"
 VERSION = 1
+
+_WAY_ON = "start the run again with --overwrite"
 
 
 def save_checkpoint(directory: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
@@ -51,22 +54,30 @@ def load_checkpoint(directory: Path) -> tuple[dict[str, dict[str, Tensor]], dict
         OutputError: there is none, or it is damaged or of another version.
     """
     path = directory / NAME
-    way_on = "start the run again with --overwrite"
     if not path.is_file():
-        raise OutputError(f"{directory} holds no checkpoint to go on from", hint=way_on)
+        raise OutputError(f"{directory} holds no checkpoint to go on from", hint=_WAY_ON)
     groups: dict[str, dict[str, Tensor]] = {}
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("poolembed_checkpoint") != str(VERSION):
-                raise OutputError(f"{path} is not a checkpoint of this version of poolembed", hint=way_on)
+                raise OutputError(f"{path} is not a checkpoint of this version of poolembed", hint=_WAY_ON)
             state = json.loads(header["state"])
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 group, _, name = key.partition("/")
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
-    except (safetensors.SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
-        raise OutputError(f"cannot read {path}: {error}", hint=way_on) from error
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
+        raise damaged(path, error) from error
+    for named in groups.values():
+        if (name := not_finite(named)) is not None:
+            raise damaged(path, f"{name} has NaN or infinite numbers")
     return groups, state
+
+
+def damaged(path: Path, why: object) -> OutputError:
+    """What to say of a checkpoint that cannot be gone on from."""
+    told = str(why).partition("\n")[0]
+    return OutputError(f"{path} is damaged, or of another run: {told}", hint=_WAY_ON)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -79,9 +90,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
+    """Inverse of `optimizer_tensors`.
+
+    Raises:
+        ValueError: they are not those of this optimizer's parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition("/")
+        if value.ndim and (int(number) >= len(parameters) or value.shape != parameters[int(number)].shape):
+            raise ValueError(f"the optimizer's {key} is of shape {tuple(value.shape)}")
         state.setdefault(int(number), {})[name] = value
+    if any(entry.keys() != {"step", "exp_avg", "exp_avg_sq"} for entry in state.values()):
+        raise ValueError("the optimizer's moments are not all there")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

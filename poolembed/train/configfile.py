@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from poolembed.disk import read_regular
 from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import UsageError
 from poolembed.train.config import TrainConfig
@@ -97,7 +98,7 @@ def as_config(settings: Mapping[str, Any], place: Callable[[str], str]) -> Train
 def _read(path: Path) -> dict[str, Any]:
     try:
         # Paths may be any bytes; those that are not UTF-8 go through text and back as they do in Python's own paths.
-        return tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+        return tomllib.loads(read_regular(path).decode("utf-8", "surrogateescape"))
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:

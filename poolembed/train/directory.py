@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from poolembed import bundle
-from poolembed.embed.outputs.files import replacing, writing
+from poolembed.embed.outputs.files import PART, lock_at, replacing, writing
 from poolembed.errors import OutputError
 from poolembed.train import checkpoint
 from poolembed.train.configfile import RUN
@@ -28,7 +28,7 @@ def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / ".train.lock")
+        lock = lock_at(output / ".train.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -44,12 +44,23 @@ def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
             with writing(output):
                 for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
                     (output / name).unlink(missing_ok=True)
+        _tidy(output)
         yield
     finally:
         lock.release()
 
 
 _OWN = (RUN, HISTORY, RESULTS, "report.html", checkpoint.NAME)
+
+
+def _tidy(output: Path) -> None:
+    """Remove what a run that was killed had not finished, or had finished with."""
+    with writing(output):
+        bundle.remove_unfinished(output)
+        for name in _OWN:
+            (output / (name + PART)).unlink(missing_ok=True)
+        if (output / bundle.CONFIG).exists():  # the model is there: nothing to go on with
+            (output / checkpoint.NAME).unlink(missing_ok=True)
 
 
 def _check_vacant(output: Path) -> None:
@@ -71,16 +82,19 @@ class Recording:
         self.step = watcher.step
 
     def begin(self, plan: Plan) -> None:
-        """Forget the epochs after the checkpoint: they come again."""
-        path = self._output / HISTORY
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._lines = [line for line in lines if json.loads(line)["step"] <= plan.first_step]
+        """Write the epochs before the checkpoint, as it has them; those after it come again."""
+        self._lines = [json.dumps(record.as_json()) for record in plan.history]
+        if self._lines:
+            self._write()
         self._watcher.begin(plan)
 
     def epoch(self, record: EpochRecord, best: bool) -> None:
         """One more line."""
         self._lines.append(json.dumps(record.as_json()))
+        self._write()
+        self._watcher.epoch(record, best)
+
+    def _write(self) -> None:
         path = self._output / HISTORY
         with writing(path, f"--resume {self._output} goes on"), replacing(path, self._output) as part:
             part.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
-        self._watcher.epoch(record, best)

@@ -6,6 +6,7 @@ nothing to train, the counts and sums of every window are kept as float32, ``oth
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poolembed.bundle import described
+from poolembed.disk import open_regular
 from poolembed.embed.device import default_batch_size
 from poolembed.embed.outputs.files import open_bytes, write_at
 from poolembed.errors import OutputError
@@ -177,12 +180,28 @@ class FeatureCache:
         if not self.folder.exists():
             return False
         if len(self._lengths):
-            shape = int(self._first_frame[-1]), self._channels
-            self._frames = np.asarray(np.memmap(self.folder / FRAMES, np.float16, mode="r", shape=shape))
+            self._frames = self._map(FRAMES, np.float16, int(self._first_frame[-1]), self._channels)
         if self._width and len(self._lengths):
-            shape = int(self._first_window[-1]), self._width
-            self._others = np.asarray(np.memmap(self.folder / OTHERS, np.float32, mode="r", shape=shape))
+            self._others = self._map(OTHERS, np.float32, int(self._first_window[-1]), self._width)
         return True
+
+    def _map(self, name: str, dtype: type[np.float16 | np.float32], rows: int, columns: int) -> NDArray[Any]:
+        """The numbers of a file of the folder.
+
+        Raises:
+            OutputError: it is not there, or has another length.
+        """
+        path = self.folder / name
+        try:
+            with open_regular(path) as file:
+                if os.fstat(file.fileno()).st_size != rows * columns * np.dtype(dtype).itemsize:
+                    raise OSError(errno.EINVAL, "it has another length than it was written with")
+                return np.asarray(np.memmap(file, dtype, mode="r", shape=(rows, columns)))
+        except OSError as error:
+            raise OutputError(
+                f"cannot read {path}: {error.strerror or error}",
+                hint=f"remove {self.folder}, and the clips are encoded again",
+            ) from error
 
     def batch(self, sampler: Sampler, step: int, windows: int) -> FeatureBatch:
         """The crops of a step: of clips of more than W windows so many in a row, at random; shorter ones padded.

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from poolembed.errors import TrainingError
 from poolembed.nn.model import Features, State
 from poolembed.train.augment import augment, mixup
 from poolembed.train.cache import dequantise
@@ -144,7 +145,12 @@ class Reader:
         if waiting:
             done.append(self._finalized(student, waiting))
         scores = {column: torch.cat([rows.scores[column] for rows in done]) for column in done[0].scores}
-        return Rows(torch.tensor(clips), torch.cat([rows.embeddings for rows in done]), scores)
+        embeddings = torch.cat([rows.embeddings for rows in done])
+        if not all(bool(numbers.isfinite().all()) for numbers in (embeddings, *scores.values())):
+            raise TrainingError(
+                "the network gives NaN or infinite numbers for whole clips", hint="lower --lr, or --precision fp32"
+            )
+        return Rows(torch.tensor(clips), embeddings, scores)
 
     @torch.no_grad()
     def halves(self, student: Student, clip: int) -> Tensor:

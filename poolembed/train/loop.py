@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import torch
-from msgspec import Struct
+from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from poolembed.errors import OutputError, TrainingError
 from poolembed.nn.model import Features
-from poolembed.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from poolembed.train.checkpoint import NAME as CHECKPOINT
+from poolembed.train.checkpoint import damaged, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from poolembed.train.config import TrainConfig
 from poolembed.train.learner import Learner, Student, average_of, update_average
 from poolembed.train.objectives import Mix
@@ -77,7 +78,7 @@ class EpochRecord(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is about to do."""
+    """What a run is about to do, and the epochs that it did before it was stopped."""
 
     epochs: int
     steps_per_epoch: int
@@ -88,6 +89,7 @@ class Plan:
     parameters: int
     trained_parameters: int
     metric: str
+    history: tuple[EpochRecord, ...] = ()
 
 
 class Watcher(Protocol):
@@ -202,21 +204,25 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     steps = config.epochs * per_epoch
     first, totals = 0, torch.zeros(len(names) + 1, dtype=torch.float64)
     if resume and directory is not None:
-        groups, state = load_checkpoint(directory)
-        if state["identity"] != identity:
-            raise OutputError(
-                f"the clips are not those that the run in {directory} began with",
-                hint="put them back as they were, or start again with --overwrite",
-            )
-        learner.load_state_dict(groups["learner"])
-        average.load_state_dict(groups["average"])
-        result.student.load_state_dict(groups["best"])
-        load_optimizer(optimizer, groups.get("optimizer", {}))
-        scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(groups["generator"]["torch"])
-        first, totals = state["step"], groups["generator"]["totals"]
-        result.history = msgspec.convert(state["history"], list[EpochRecord])
-        result.best = state["best"]
+        groups, read = load_checkpoint(directory)
+        try:
+            state = msgspec.convert(read, _State)
+            if state.identity != identity:
+                raise OutputError(
+                    f"the clips are not those that the run in {directory} began with",
+                    hint="put them back as they were, or start again with --overwrite",
+                )
+            learner.load_state_dict(groups["learner"])
+            average.load_state_dict(groups["average"])
+            result.student.load_state_dict(groups["best"])
+            load_optimizer(optimizer, groups.get("optimizer", {}))
+            scaler.load_state_dict(state.scaler)
+            torch.set_rng_state(groups["generator"]["torch"])
+            first, totals = state.step, totals.copy_(groups["generator"]["totals"])
+            result.history, result.best = state.history, state.best
+            _check(state, per_epoch, metric)
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
+            raise damaged(directory / CHECKPOINT, error) from error
 
     def save(step: int) -> None:
         if directory is None or not processes.first:
@@ -232,7 +238,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         state = {"step": step, "best": result.best, "history": history, "identity": identity}
         save_checkpoint(directory, groups, {**state, "scaler": scaler.state_dict()})
 
-    watcher.begin(_plan(learner, config, per_epoch, first, metric, processes))
+    watcher.begin(_plan(learner, config, per_epoch, first, metric, processes, result.history))
     network = processes.wrap(learner)
     items = feed.items(first, steps)
     saved = began = time.perf_counter()
@@ -260,7 +266,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
             totals += torch.cat([loss.detach().reshape(1), terms]).double().cpu()
             watcher.step(step + 1, value, len(item.clips))
             if (step + 1) % per_epoch == 0:
-                trained = time.perf_counter() - began
+                trained = max(time.perf_counter() - began, 1e-9)  # a clock may be coarse
                 record = EpochRecord(
                     epoch=(step + 1) // per_epoch,
                     step=step + 1,
@@ -293,6 +299,26 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     return result
 
 
+class _State(Struct):
+    """What a checkpoint holds besides tensors."""
+
+    step: Annotated[int, Meta(ge=0)]
+    best: Annotated[int, Meta(ge=0)]
+    history: list[EpochRecord]
+    identity: str
+    scaler: dict[str, Any]
+
+
+def _check(state: _State, per_epoch: int, metric: str) -> None:
+    """Raise a ValueError unless steps, epochs and metric agree."""
+    epochs = len(state.history)
+    right = all(record.step == per_epoch * epoch for epoch, record in enumerate(state.history, 1))
+    if not right or epochs != state.step // per_epoch or not min(epochs, 1) <= state.best <= epochs:
+        raise ValueError("its steps and its epochs do not agree")
+    if any(metric not in record.valid for record in state.history):
+        raise ValueError(f"it has an epoch without {metric}")
+
+
 def _exhausted(result: Fitted, patience: int) -> bool:
     return bool(result.history) and 0 < patience <= result.history[-1].epoch - result.best
 
@@ -318,7 +344,15 @@ def pooling_values(student: Student) -> list[tuple[str, str, Tensor]]:
     return values
 
 
-def _plan(learner: Learner, config: TrainConfig, per_epoch: int, first: int, metric: str, processes: Processes) -> Plan:
+def _plan(
+    learner: Learner,
+    config: TrainConfig,
+    per_epoch: int,
+    first: int,
+    metric: str,
+    processes: Processes,
+    history: list[EpochRecord],
+) -> Plan:
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
     return Plan(
         epochs=config.epochs,
@@ -330,4 +364,5 @@ def _plan(learner: Learner, config: TrainConfig, per_epoch: int, first: int, met
         parameters=sum(p.numel() for p in learner.student.parameters()),
         trained_parameters=sum(p.numel() for p in learner.student.parameters() if p.requires_grad),
         metric=metric,
+        history=tuple(history),
     )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from poolembed import __version__
+from poolembed.disk import read_regular
 from poolembed.embed.device import DTYPES
+from poolembed.errors import OutputError
 from poolembed.evaluate import metrics
 from poolembed.train.aims import Classify
 from poolembed.train.learner import Student
@@ -22,8 +28,68 @@ if TYPE_CHECKING:
 
 HISTORY, RESULTS = "history.jsonl", "results.json"
 
+_LONGEST = 1 << 30  # bytes
+
 CONFUSED = 10
 """Clips that are shown as the most confused."""
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """All of ``results.json``, with what is told of a run that is finished.
+
+    Raises:
+        OutputError: it cannot be read, or is damaged.
+    """
+    try:
+        results: dict[str, Any] = json.loads(read_regular(path, _LONGEST))
+        msgspec.convert(results, _Told)
+        return results
+    except (OSError, ValueError, RecursionError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"cannot read {path}, or it is damaged: {told}",
+            hint="the model beside it is whole: poolembed evaluate scores it anew",
+        ) from error
+
+
+class _Metric(Struct):
+    name: str
+    value: float
+    epoch: int
+
+
+class _Side(Struct):
+    clips: int
+
+
+class _Data(Struct):
+    sides: dict[str, _Side]
+    dropped: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if "valid" not in self.sides:
+            raise ValueError("no clips held out")
+
+
+class _Pooling(Struct):
+    where: str
+    kind: str
+    parameter: str
+    start: Annotated[list[float], Meta(min_length=1)]
+    end: Annotated[list[float], Meta(min_length=1)]
+
+
+class _Told(Struct):
+    """What the command line tells of a finished run."""
+
+    metric: _Metric
+    heads: dict[str, Any]
+    pooling: list[_Pooling]
+    data: _Data
+    seconds: float
+    epochs: int
+    clips_per_second: float
+    device: str
 
 
 def results_of(run: Run, fitted: Fitted, seconds: float) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from poolembed.train.loop import EpochRecord, Fitted, Plan, fit, pooling_values
 from poolembed.train.optim import pooling_factor
 from poolembed.train.processes import Processes, processes
 from poolembed.train.report import write_report
-from poolembed.train.results import RESULTS, results_of
+from poolembed.train.results import RESULTS, read_results, results_of
 from poolembed.train.sampling import Crops, Sampler
 from poolembed.train.start import SCRATCH, set_band_statistics, start_model
 
@@ -91,7 +91,7 @@ def train(
             close.enter_context(claimed(output, resume=resume, overwrite=overwrite))
         where.wait()
         if resume and (output / bundle.CONFIG).exists():
-            return Trained(output, json.loads((output / RESULTS).read_text(encoding="utf-8")), {}, finished=True)
+            return Trained(output, read_results(output / RESULTS), {}, finished=True)
         if where.first:
             write_config(output / RUN, config)
             watcher = Recording(watcher, output)

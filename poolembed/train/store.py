@@ -18,13 +18,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from poolembed.embed.outputs.files import open_bytes, replacing, write_at
+from poolembed.disk import read_regular
+from poolembed.embed.outputs.files import lock_at, open_bytes, replacing, write_at
 from poolembed.errors import OutputError
 from poolembed.text import size
 
@@ -49,7 +52,7 @@ def alone(folder: Path, stop: threading.Event) -> Iterator[bool]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", thread_local=False)
+        lock = lock_at(folder / "lock")
         while not stop.is_set():
             with suppress(Timeout):
                 lock.acquire(timeout=0.2)
@@ -107,8 +110,8 @@ class Entry:
     """
 
     stretch: Stretch
-    offset: int
-    rows: int
+    offset: Annotated[int, Meta(ge=0)]
+    rows: Annotated[int, Meta(ge=0)]
     content: str
     seconds: float
     note: str | None
@@ -224,7 +227,7 @@ class Store:
     def _read(self) -> bool:
         """Read the journal; True if something in it cannot be kept."""
         path = self.directory / INDEX
-        data = path.read_bytes() if path.exists() else b""
+        data = read_regular(path) if path.exists() else b""
         lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
         if not lines:
             return False
@@ -235,16 +238,18 @@ class Store:
             )
         self._index_end = sum(map(len, lines))
         damaged = False
-        entries = []
+        entries: list[Entry] = []
         for line in lines[1:]:
             try:
                 read = json.loads(line)
-                if "marked" in read:
-                    self._marked = int(read["marked"])
+                if isinstance(read, dict) and "marked" in read:
+                    self._marked = msgspec.convert(read, _Mark).marked
                 else:
-                    entries.append(Entry(**{**read, "stretch": Stretch(**read["stretch"])}))
-            except (ValueError, TypeError, KeyError):
+                    entries.append(msgspec.convert(read, Entry))
+            except (ValueError, RecursionError):
                 damaged = True
+        if self._marked * self._width > os.fstat(self._rows).st_size:
+            self._marked = 0  # the file was cut since, so what it goes on with may be anything
         for entry in entries:
             if self._holds(entry):
                 self.entries[entry.stretch] = entry
@@ -302,6 +307,12 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Mark(msgspec.Struct):
+    """A line that says how many rows are on the disk for certain."""
+
+    marked: Annotated[int, Meta(ge=0)]
 
 
 def hash_rows(rows: NDArray[np.uint8]) -> str:

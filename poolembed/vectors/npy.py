@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.outputs.rows import HEADER_BYTES, npy_header
+from poolembed.disk import open_regular
+from poolembed.embed.outputs.rows import HEADER_BYTES, npy_header, read_npy_header
 from poolembed.errors import VectorsError
 
 WAYS = "what is read: a folder of poolembed embed, .jsonl, .parquet, or .npy with a text file of paths"
@@ -28,7 +29,7 @@ def map_npy(path: Path, axes: Sequence[int]) -> NDArray[Any]:
         VectorsError: it cannot be read, is damaged, is shorter than its header says, or holds anything but numbers.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             shape, fortran, dtype = _read_header(file, path, axes)
             offset = file.tell()
             room = os.fstat(file.fileno()).st_size - offset
@@ -38,6 +39,8 @@ def map_npy(path: Path, axes: Sequence[int]) -> NDArray[Any]:
                     f"that its header promises",
                     hint="write or copy it again",
                 )
+            if 0 in shape:
+                return np.empty(shape, dtype)
             # A plain view: slices of numpy's own memmap class cost several times as much.
             return np.asarray(np.memmap(file, dtype, "r", offset, shape, "F" if fortran else "C"))
     except OSError as error:
@@ -50,8 +53,8 @@ def read_npy(file: BinaryIO, name: str, axes: Sequence[int]) -> NDArray[Any]:
     """The numbers in a stream that cannot be mapped; as `map_npy`, but `name` is what it is called."""
     try:
         shape, fortran, dtype = _read_header(file, name, axes)
-        data = file.read()
         wanted = math.prod(shape) * dtype.itemsize
+        data = file.read()
         if len(data) < wanted:
             raise VectorsError(f"{name} is cut short: it has {len(data)} of the {wanted} bytes of numbers")
         return np.frombuffer(data, dtype, math.prod(shape)).reshape(shape, order="F" if fortran else "C")
@@ -72,10 +75,12 @@ def read_tree(files: Sequence[str], size: int, dtype: np.dtype[Any]) -> NDArray[
     for row, name in enumerate(files):
         # numpy's reader takes ten times as long as this, and there may be very many.
         try:
-            with open(name, "rb", buffering=0) as file:  # noqa: PTH123
-                data = file.read(HEADER_BYTES + count + 1)
+            with open(name, "rb", buffering=0, opener=_without_waiting) as file:
+                data = file.read(HEADER_BYTES + count + 1) or b""
         except OSError as error:
             raise VectorsError(f"cannot read {name}: {error.strerror or error}") from error
+        except ValueError as error:  # a NUL in it, or a surrogate that stands for no byte
+            raise VectorsError(f"cannot read {name!r}: no file can have this name") from error
         if len(data) == HEADER_BYTES + count and data.startswith(head):
             room[row * count : (row + 1) * count] = data[HEADER_BYTES:]
             continue
@@ -86,21 +91,18 @@ def read_tree(files: Sequence[str], size: int, dtype: np.dtype[Any]) -> NDArray[
     return matrix
 
 
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe is for `map_npy` to refuse
+
+
 def _read_header(file: BinaryIO, name: object, axes: Sequence[int]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise ValueError(f"version {version}")
+    shape, fortran, dtype = read_npy_header(file)
     if dtype.hasobject:
         raise VectorsError(
             f"{name} holds pickled objects, which are not read", hint="save an array of numbers with numpy.save"
         )
-    if len(shape) not in axes or dtype.kind not in "fiu":
+    # Rows of no numbers could be any number of rows.
+    if len(shape) not in axes or dtype.kind not in "fiu" or shape[-1] == 0:
         shapes = " or ".join("(N, D)" if count == 2 else "(D,)" for count in axes)
         raise VectorsError(f"{name} must hold numbers {shapes}, and holds {dtype} {shape}")
-    if min(shape) < 0:
-        raise ValueError(f"shape {shape}")
     return shape, fortran, dtype

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.disk import read_list, read_regular
 from poolembed.embed.manifest import NAME, Manifest, ModelIdentity, Record, read_manifest
 from poolembed.embed.outputs.sink import numpy_dtype
 from poolembed.errors import VectorsError
@@ -178,7 +179,7 @@ def _open_directory(source: Path) -> Stored:
         raise VectorsError(
             f"{source} has vectors of {matrix.shape[1]} numbers, and its manifest says {model.embedding_size} numbers"
         )
-    stamp = _stamp((source / NAME).read_bytes(), [source / name for name in {str(r.output): None for r in records}])
+    stamp = _stamp(read_regular(source / NAME), [source / name for name in {str(r.output): None for r in records}])
     return Stored([record.key for record in records], [record.abspath for record in records], matrix, model, stamp)
 
 
@@ -203,13 +204,13 @@ def _read_paths(source: Path, paths: str | os.PathLike[str] | None) -> tuple[lis
         hint = f"or give its folder, {source.parent}, which has a manifest" if beside.is_file() else WAYS
         raise VectorsError(f"{source} does not say which path each row is of", hint=f"give a file of paths; {hint}")
     try:
-        data = Path(paths).read_bytes()
+        with Path(paths).open("rb") as file:  # of any kind: <(find …) is a pipe
+            lines = read_list(file, b"\n")
     except OSError as error:
         raise VectorsError(f"cannot read {os.fspath(paths)}: {error.strerror or error}") from error
-    lines = [os.fsdecode(line.removesuffix(b"\r")) for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
-    if lines and not lines[-1]:
-        lines.pop()
-    return lines, data
+    data = b"".join(line + b"\n" for line in lines)
+    lines[:1] = [line.removeprefix(b"\xef\xbb\xbf") for line in lines[:1]]
+    return [os.fsdecode(line.removesuffix(b"\r")) for line in lines], data
 
 
 def _stamp(names: bytes, files: Iterable[Path]) -> str:

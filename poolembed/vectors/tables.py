@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.disk import open_regular
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
 from poolembed.vectors.npy import WAYS
@@ -57,19 +59,31 @@ def parse_line(line: bytes, where: str) -> tuple[str, NDArray[np.float32]]:
         VectorsError: there is no path or no vector in it.
     """
     try:
-        row = json.loads(line)
-        path, vector = str(row["path"]), np.array(row["embedding"], np.float32)
-    except (ValueError, KeyError, TypeError) as error:
+        try:
+            row = _decode(line)
+        except msgspec.DecodeError:  # of a path that is not UTF-8, or of NaN, which is for others to name the row of
+            row = msgspec.convert(json.loads(line), _Row)
+        row.path.encode("utf-8", "surrogateescape")
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and said to be
+            return row.path, np.array(row.embedding, np.float32)
+    except (ValueError, OverflowError, RecursionError) as error:
         raise VectorsError(f"{where}: no path and embedding", hint=WAYS) from error
-    return path, vector
+
+
+class _Row(msgspec.Struct):
+    path: str
+    embedding: list[float]
+
+
+_decode = msgspec.json.Decoder(_Row).decode
 
 
 def _read_jsonl(path: Path) -> Table:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         rows = [parse_line(line, f"{path}, line {number}") for number, line in enumerate(file, start=1)]
     paths = [name for name, _ in rows]
     shapes = {vector.shape for _, vector in rows}
-    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+    if len(shapes) > 1 or (0,) in shapes:
         raise _uneven(path)
     return Table(paths, paths, np.array([vector for _, vector in rows], np.float32))
 
@@ -79,24 +93,35 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise VectorsError(f"reading {path} needs pyarrow", hint="pip install 'poolembed[parquet]'") from error
+        raise VectorsError(
+            f"reading {path} needs pyarrow", hint="from poolembed's checkout: pip install '.[parquet]'"
+        ) from error
     try:
-        with path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
-            names = [name for name in ("path", "key", "embedding") if name in table.schema_arrow.names]
+        with open_regular(path) as file, pyarrow.parquet.ParquetFile(file) as table:
+            there = table.schema_arrow.names
+            names = [name for name in ("path", "key", "embedding") if name in there]
+            if not {"path", "embedding"} <= set(names) or any(there.count(name) > 1 for name in names):
+                raise VectorsError(f"{path} has no columns path and embedding, one of each", hint=WAYS)
             columns = table.read(columns=names)
-    except pyarrow.ArrowInvalid as error:
-        raise VectorsError(f"{path} is not a Parquet file, or is damaged") from error
-    if not {"path", "embedding"} <= set(names):
-        raise VectorsError(f"{path} has no columns path and embedding", hint=WAYS)
-    paths = columns["path"].to_pylist()
-    keys = columns["key"].to_pylist() if "key" in names else paths
-    matrix = _matrix(columns["embedding"], path)
-    metadata = columns.schema.metadata or {}
-    name, fingerprint = metadata.get(b"poolembed_model"), metadata.get(b"poolembed_fingerprint")
-    model = None
-    if name and fingerprint:
-        model = ModelIdentity(name.decode(), fingerprint.decode(), matrix.shape[1])
-    return Table(keys, paths, matrix, model)
+        paths = _texts(columns["path"], path)
+        keys = _texts(columns["key"], path) if "key" in names else paths
+        matrix = _matrix(columns["embedding"], path)
+        metadata = columns.schema.metadata or {}
+        name, fingerprint = metadata.get(b"poolembed_model"), metadata.get(b"poolembed_fingerprint")
+        model = None
+        if name and fingerprint:
+            model = ModelIdentity(name.decode(), fingerprint.decode(), matrix.shape[1])
+        return Table(keys, paths, matrix, model)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        told = str(getattr(error, "strerror", None) or error).partition("\n")[0]
+        raise VectorsError(f"{path} cannot be read, is not a Parquet file, or is damaged: {told}") from error
+
+
+def _texts(column: Any, path: Path) -> list[str]:
+    values: list[Any] = column.to_pylist()
+    if not all(isinstance(value, str) for value in values):
+        raise VectorsError(f"the columns path and key of {path} must hold text", hint=WAYS)
+    return values
 
 
 def _matrix(column: Any, path: Path) -> NDArray[Any]:
@@ -107,7 +132,7 @@ def _matrix(column: Any, path: Path) -> NDArray[Any]:
     kind = column.type
     lists = pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind)
     lengths = set(pyarrow.compute.unique(pyarrow.compute.list_value_length(column)).to_pylist()) if lists else {None}
-    if len(lengths) > 1 or None in lengths:
+    if len(lengths) > 1 or lengths & {None, 0}:
         raise _uneven(path)
     numbers = pyarrow.compute.list_flatten(column).to_numpy()
     if numbers.dtype.kind not in "fiu":

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio import open_audio
 from poolembed.errors import AudioError
+from tests.waiting import PATIENCE
 
 CLIPS = Path(__file__).parents[1] / "clips"
 Signal = NDArray[np.float32]
@@ -164,11 +165,12 @@ def test_damaged_flac_goes_on_where_libsndfile_stops(make: Make) -> None:
     np.testing.assert_array_equal(signal[-45_000:], whole[-45_000:])
 
 
-def test_change_of_sample_rate(make: Make) -> None:
-    signal, rate, note = decode(make(clip("guitar/chord.mp3") + mono_mp3(22_050)))
-    assert rate == 44_100
-    assert len(signal) / rate == pytest.approx(10, abs=0.2)
-    assert note is not None and "the sample rate changes to 22050 Hz" in note
+def test_change_of_sample_rate_goes_on(make: Make) -> None:
+    chord, later = clip("guitar/chord.mp3"), mono_mp3(22_050)
+    signal, rate, note = decode(make(chord + later))
+    assert (rate, note) == (44_100, None)
+    assert len(signal) / rate == pytest.approx(13, abs=0.2)
+    assert np.sqrt(np.mean(signal[-2 * rate : -rate] ** 2)) == pytest.approx(0.5 / 3**0.5, rel=0.1)
 
 
 def mono_mp3(rate: int) -> bytes:
@@ -187,7 +189,7 @@ def test_change_of_channels_goes_on(make: Make) -> None:
 @pytest.mark.parametrize(
     "name", ["industrial.wav", "tabla.ogg", "breakbeat.mp3", "tabla-stroke.flac", "../ambient/drone.m4a"]
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_wrong_it_is_decoded_or_an_audio_error(make: Make, name: str, data: st.DataObject) -> None:
     content = clip(f"drums/{name}")[:30_000]
@@ -318,7 +320,7 @@ def test_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     said: list[str] = []
     thread = threading.Thread(target=lambda: said.append(reason(tmp_path / "pipe.wav")), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert said == ["not a regular file"]
 
 

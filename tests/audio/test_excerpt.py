@@ -118,7 +118,7 @@ def test_the_file_is_closed_when_abandoned(song: Path, monkeypatch: pytest.Monke
     next(excerpts)
     del excerpts
     gc.collect()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(AudioError, match="closed"):
         next(opened[0].blocks())
 
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from poolembed.audio import FoundFile, find_audio
+from poolembed.audio import AUDIO_SUFFIXES, FoundFile, find_audio
+from poolembed.audio.find import BESIDE_AUDIO
 
 Errors = list[tuple[str, str]]
 
@@ -74,6 +76,36 @@ def test_key_of_an_absolute_path_is_relative(touch: Callable[..., Path]) -> None
 def test_hidden_entries_and_other_suffixes_are_left_alone(touch: Callable[..., Path]) -> None:
     top = touch(".hidden/a.mp3", "._a.mp3", "cover.jpg", "film.mkv", "mp3", "notes.txt", "a.mp3.part", "ok.m4a")
     assert keys(top) == ["ok.m4a"]
+
+
+def test_what_is_passed_over_is_counted(touch: Callable[..., Path]) -> None:
+    top = touch(
+        "a.mp3", "b.XYZ", "sub/c.xyz", "sub/d.abc", "none", ".hidden.xyz", ".h/e.xyz", "cover.jpg", "a.cue", "a.txt",
+        "a.m3u8", "b.wvc", "film.mkv",
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    found = find_audio([top, top / "sub" / "c.xyz"], on_error=lambda *_: None, passed_over=counts)
+    assert [file.key.rpartition("/")[2] for file in found] == ["a.mp3", "c.xyz"]
+    assert counts == {".xyz": 1, ".abc": 1, "": 1, ".mkv": 1}  # one .xyz was given by itself
+    counts = Counter()
+    assert find_audio([top / "none"], on_error=lambda *_: None, passed_over=counts)
+    assert not counts
+
+
+def test_suffixes_are_of_audio_or_of_what_lies_beside_it() -> None:
+    assert not AUDIO_SUFFIXES & BESIDE_AUDIO
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in AUDIO_SUFFIXES | BESIDE_AUDIO)
+
+
+NEW = (
+    ".shn", ".ec3", ".awb", ".mpp", ".mp+", ".thd", ".mlp", ".sph", ".nist", ".at3", ".amb", ".gsm", ".rm", ".dtshd",
+    ".MP3", ".Opus",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", NEW)
+def test_suffixes_that_are_taken(touch: Callable[..., Path], suffix: str) -> None:
+    assert keys(touch(f"a{suffix}")) == [f"a{suffix}"]
 
 
 def test_arguments_themselves_may_be_hidden_or_of_any_suffix(touch: Callable[..., Path]) -> None:

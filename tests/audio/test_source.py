@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from poolembed.audio import source as source_module
 from poolembed.audio.source import open_source
 from poolembed.errors import AudioError, UsageError
 
@@ -69,6 +70,41 @@ def test_channels_are_averaged(channels: int, samples: int) -> None:
 def test_floats_are_taken_as_they_are(dtype: type[np.floating[Any]]) -> None:
     array = np.array([0.25, -3, 100], dtype)
     assert read((array, RATE))[0].tolist() == [0.25, -3, 100]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_integers_given_as_floats_are_noted(dtype: type[np.floating[Any]], tmp_path: Path) -> None:
+    unscaled = (noise(2, 100_000) * 32767).astype(dtype)
+    note = read((unscaled, RATE))[2]
+    assert note is not None
+    assert note.startswith("full scale is 1, and samples reach 32")
+    soundfile.write(tmp_path / "a.wav", unscaled.astype(np.float32).T, RATE, "FLOAT")
+    assert "integers that were not scaled" in (read(tmp_path / "a.wav")[2] or "")
+
+
+@pytest.mark.parametrize("peak", [1.0, 4.0, 15.9])
+def test_floats_that_are_merely_loud_are_not(peak: float) -> None:
+    assert read((peak * np.sin(np.arange(9999)), RATE))[2] is None
+
+
+def test_what_is_not_finite_is_no_peak() -> None:
+    assert read((np.array([1, np.inf, np.nan, -np.inf, 0.5]), RATE))[2] == "3 NaN or infinite samples taken as 0"
+
+
+def test_an_unforeseen_error_is_the_songs_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    soundfile.write(tmp_path / "a.wav", noise(500), RATE)
+    for name in ("resample_blocks", "open_audio"):
+        monkeypatch.setattr(source_module, name, fail)
+        with pytest.raises(AudioError, match="a fault of poolembed: ZeroDivisionError: a bug") as caught:
+            read(tmp_path / "a.wav")
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caplog.text.count("Traceback") == 2
+    assert "a.wav" in caplog.text
 
 
 def test_the_array_is_left_as_it_was() -> None:

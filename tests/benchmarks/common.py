@@ -108,11 +108,18 @@ class Table:
 
 
 def report(
-    name: str, heading: str, command: str, about: dict[str, Any], parts: list[Table | str], data: dict[str, Any]
+    name: str,
+    heading: str,
+    command: str,
+    about: dict[str, Any],
+    parts: list[Table | str],
+    data: dict[str, Any],
+    *,
+    package: str = "benchmarks",
 ) -> None:
     """Print tables and remarks, and save them as ``results/<name>.md`` and, with every single value, ``.json``."""
     words = ", ".join(f"{key} {value}" for key, value in about.items())
-    blocks = [f"# {heading}", f"Made by `python -m tests.benchmarks.{command}` on: {words}."]
+    blocks = [f"# {heading}", f"Made by `python -m tests.{package}.{command}` on: {words}."]
     blocks += [part if isinstance(part, str) else part.markdown() for part in parts]
     text = "\n\n".join(blocks) + "\n"
     RESULTS.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from poolembed.cli import main
 from tests.conftest import RATE, noise
+from tests.waiting import PATIENCE
 
 GOOD = ["a.wav", "b.flac", "c.ogg", "d.mp3", "sub/a.wav", "sub/deeper/e.aiff"]
 BAD = ["broken.mp3", "sub/empty.wav"]
@@ -129,7 +130,7 @@ def script(environment: None) -> Cli:
             check=False,
             input=stdin,
             capture_output=True,
-            timeout=100,
+            timeout=PATIENCE,
             env={**os.environ, **variables},
         )
         return Result(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))

@@ -13,6 +13,8 @@ import pytest
 
 from poolembed.search import duplicates as library
 from tests.cli.conftest import Cli
+from tests.conftest import noise
+from tests.encoders import encode
 from tests.search.copies import FINGERPRINT, direction, embedded, write
 
 NOTHING_DELETED = "Nothing was deleted, and a model can be wrong: listen before you delete.\n"
@@ -38,18 +40,18 @@ def test_table(cli: Cli, library_of_copies: Path) -> None:
     assert done.code == 0
     assert done.out.decode() == (
         "1. 2 songs, 0.08 MB to free\n"
-        "    keep    3.0 s   lossless      16 kHz  1 ch   0.096 MB  a.wav\n"
-        "  0.9998    2.5 s   lossless      16 kHz  1 ch    0.08 MB  a copy.wav\n"
+        "    keep    3.0 s  pcm_s16le   lossless      16 kHz  1 ch   0.096 MB  a.wav\n"
+        "  0.9998    2.5 s  pcm_s16le   lossless      16 kHz  1 ch    0.08 MB  a copy.wav\n"
         "\n"
         "2. 3 songs, 0.0481 MB to free\n"
-        "    keep    1.0 s   lossless    44.1 kHz  1 ch  0.0882 MB  b/two.wav\n"
-        "  0.9998    1.0 s   lossless      16 kHz  1 ch   0.032 MB  b/three.wav\n"
-        "  0.9994    1.0 s   lossless       8 kHz  1 ch   0.016 MB  b/one.wav\n"
+        "    keep    1.0 s  pcm_s16le   lossless    44.1 kHz  1 ch  0.0882 MB  b/two.wav\n"
+        "  0.9998    1.0 s  pcm_s16le   lossless      16 kHz  1 ch   0.032 MB  b/three.wav\n"
+        "  0.9994    1.0 s  pcm_s16le   lossless       8 kHz  1 ch   0.016 MB  b/one.wav\n"
         "\n"
     )
     assert done.err == (
         "groups of duplicates among 5 songs, by a cosine of at least 0.995 and lengths within 2 s: 2\n"
-        f"all but the best of each: 3 songs, 0.128 MB\n{NOTHING_DELETED}"
+        f"that the best of each can stand for: 3 songs, 0.128 MB\n{NOTHING_DELETED}"
     )
 
 
@@ -66,10 +68,14 @@ def test_json_lines(cli: Cli, tmp_path: Path, library_of_copies: Path) -> None:
         "cosine": round(np.cos(np.radians(1)), 6),
         "duration": 2.5,
         "size": first["freed"],
+        "codec": "pcm_s16le",
         "lossless": True,
-        "bitrate": pytest.approx(256, rel=0.01),
+        "bits": 16,
+        "bitrate": None,
         "sample_rate": 16_000,
         "channels": 1,
+        "note": None,
+        "doubt": None,
     }
     assert done.err.endswith(NOTHING_DELETED)
 
@@ -180,12 +186,18 @@ def test_odd_names(cli: Cli, tmp_path: Path) -> None:
 def test_foreign_vectors(cli: Cli) -> None:
     np.save("m.npy", np.array([direction(degrees) for degrees in (0, 40, 1)], np.float32))
     Path("paths.txt").write_text("x.mp3\ny.mp3\nz.mp3\n")
-    assert cli("duplicates", "m.npy", "--paths", "paths.txt", "--format", "paths").out == b"z.mp3\n"
+    done = cli("duplicates", "m.npy", "--paths", "paths.txt", "--format", "paths")
+    assert done.out == b""  # nobody knows how good a file is that is not there
+    assert "that it may not be as good as, and --format paths leaves out: 1; --format table says why\n" in done.err
+    write(Path("x.mp3"), bitrate_mode="CONSTANT", compression_level=0.5)
+    write(Path("z.mp3"), bitrate_mode="CONSTANT", compression_level=0.0)
+    assert cli("duplicates", "m.npy", "--paths", "paths.txt", "--format", "paths").out == b"x.mp3\n"
     done = cli("duplicates", "m.npy", "--threshold", "0.99")
     assert done.out.decode() == (
         "1. 2 songs, 0 MB to free\n"
-        "    keep        -          -           -     -          -  0\n"
-        "  0.9998        -          -           -     -          -  2\n"
+        "    keep        -          -          -           -     -          -  0\n"
+        "  0.9998        -          -          -           -     -          -  2\n"
+        "          not for sure: one of the two cannot be looked at\n"
         "\n"
     )
     done = cli("duplicates", "m.npy", "--format", "paths")
@@ -237,3 +249,47 @@ def test_the_script(script: Cli, library_of_copies: Path) -> None:
     done = script("duplicates", library_of_copies, "--threshold", "0.995", "--format", "paths")
     assert done.code == 0
     assert len(done.out.splitlines()) == 3
+
+
+def test_from_files_to_paths(cli: Cli, tmp_path: Path) -> None:
+    """Suffixes are chosen so that whoever believes them keeps the wrong ones."""
+    samples = np.stack([noise(96_000)] * 2, axis=1)
+    songs = tmp_path / "songs"
+    encode(songs / "original.mp4", "alac.mp4", samples, 48_000)
+    lossy = {"b.wav": "mp3.wav", "c.wav": "mulaw.wav", "d.m4a": "quicktime.m4a"}
+    for name, encoder in lossy.items():
+        encode(songs / name, encoder, samples, 48_000)
+    assert cli("embed", songs, "-o", "out").code == 0
+    done = cli("duplicates", "out", "--threshold", "-1", "--format", "paths")
+    listed = {os.path.relpath(line, songs) for line in done.out.decode().splitlines()}
+    assert listed == lossy.keys()
+    done = cli("duplicates", "out", "--threshold", "-1")
+    assert "alac   lossless      48 kHz  2 ch" in done.out.decode()
+    assert "pcm_mulaw   768 kb/s" in done.out.decode()
+    (songs / "original.mp4").unlink()
+    done = cli("duplicates", "out", "--threshold", "-1", "--format", "csv")
+    assert "that it may not be as good as, and --format paths leaves out: " in done.err
+    doubts = [row["doubt"] for row in csv.DictReader(io.StringIO(done.out.decode())) if row["key"] in lossy]
+    assert any("do not compare" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize("note", ["silent", "its channels cancel: their mean is silence"])
+def test_soundless_songs_are_told(cli: Cli, tmp_path: Path, note: str) -> None:
+    for name in ("a.flac", "b.flac"):
+        write(tmp_path / "songs" / name)
+    out = embedded(tmp_path, {"a.flac": 0, "b.flac": 0}, notes={"a.flac": note, "b.flac": note})
+    done = cli("duplicates", out, "--format", "paths")
+    assert (done.code, done.out) == (0, b"")
+    assert "left out, for they are silent or their channels cancel: 2\n" in done.err
+
+
+def test_doubts_are_in_the_table(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path / "songs" / "a.flac")
+    write(tmp_path / "songs" / "b.flac", channels=2)
+    write(tmp_path / "songs" / "c.mp3")
+    done = cli("duplicates", embedded(tmp_path, {"a.flac": (0, 9.0), "b.flac": (0, 8.0), "c.mp3": (0, 9.0)}))
+    lines = done.out.decode().splitlines()
+    assert [line.split()[-1] for line in (lines[1], lines[2], lines[4])] == ["b.flac", "a.flac", "c.mp3"]
+    assert lines[3] == lines[5] == "          not for sure: it is 1.0 s longer than the best one"
+    assert "that the best of each can stand for: 0 songs, 0 MB\n" in done.err
+    assert "that it may not be as good as, and --format paths leaves out: 2\n" in done.err

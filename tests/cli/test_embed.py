@@ -11,12 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from poolembed.embed import model as model_module
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.embed.outputs import open_output
 from tests.cli.conftest import BAD, GOOD, Cli, files, manifest, npys
 from tests.conftest import RATE, noise
+
+
+def _folder_of(name: str) -> list[Path]:
+    """A folder in which there is one file alone, and no audio."""
+    Path("alone").mkdir()
+    Path("alone", name).write_bytes(b"?")
+    return [Path("alone")]
+
 
 KEPT = sorted(f"{name}.npy" for name in GOOD)
 
@@ -151,6 +160,17 @@ class TestWords:
         assert ".hidden" not in err
         assert "notes.txt" not in err
 
+    def test_what_was_passed_over(self, cli: Cli, songs: Path) -> None:
+        shutil.copytree(songs, "some")
+        assert "passed over" not in cli("embed", "some").err  # covers and notes are nobody's songs
+        for name in ("x.xyz", "sub/y.XYZ", "z.abc"):
+            Path("some", name).write_bytes(b"?")
+        done = cli("embed", "some", "--json")
+        assert "passed over  3 files whose suffix is not known: .xyz 2, .abc 1 " in done.err
+        assert done.json["passed_over"] == {".xyz": 2, ".abc": 1}
+        assert "passed over" not in cli("embed", "some", "-q").err
+        assert "passed over 1 file whose suffix is not known: .abc 1" in cli("embed", *_folder_of("z.abc")).err
+
     def test_quiet_says_only_what_failed(self, cli: Cli, songs: Path) -> None:
         done = cli("embed", songs / "a.wav", songs / "b.flac", "--quiet")
         assert (done.code, done.out, done.err) == (0, b"", "")
@@ -198,6 +218,23 @@ class TestWords:
         for name in BAD:
             assert by_key[name]["status"] == "failed"
             assert by_key[name]["reason"]
+
+    def test_encodings_are_in_the_manifest(self, cli: Cli, songs: Path) -> None:
+        cli("embed", songs)
+        records = {record["key"]: record for record in manifest(Path("embeddings"))[1:]}
+        assert {key: (record.get("codec"), record.get("lossless")) for key, record in records.items()} == {
+            "a.wav": ("pcm_s16le", True),
+            "b.flac": ("flac", True),
+            "c.ogg": ("vorbis", False),
+            "d.mp3": ("mp3", False),
+            "sub/a.wav": ("pcm_s16le", True),
+            "sub/deeper/e.aiff": ("pcm_s16be", True),
+            "broken.mp3": (None, None),
+            "sub/empty.wav": (None, None),
+        }
+        mp3 = records["d.mp3"]
+        assert (mp3["sample_rate"], mp3["channels"], records["b.flac"]["bits"]) == (RATE, 1, 16)
+        assert mp3["bitrate"] == pytest.approx(mp3["size"] * 8e-3 / mp3["duration"], abs=0.1)
 
     def test_a_truncated_file_says_so(self, cli: Cli, songs: Path) -> None:
         data = (songs / "sub" / "a.wav").read_bytes()
@@ -254,6 +291,22 @@ class TestAgain:
         assert after["a.wav.npy"] == before["b.flac.npy"] != before["a.wav.npy"]
         assert after["broken.mp3.npy"] == before["c.ogg.npy"]
         assert all(after[name] == before[name] for name in before if name != "a.wav.npy")
+
+    @pytest.mark.parametrize("format", ["npy", "matrix", "parquet", "jsonl"])
+    def test_a_manifest_that_knows_no_encodings_goes_on(self, cli: Cli, songs: Path, format: str) -> None:
+        cli("embed", songs, "-o", "out", "--format", format)
+        lines = manifest(Path("out"))
+        for line in lines[1:]:
+            for name in ("codec", "lossless", "sample_rate", "channels", "bits", "bitrate"):
+                line.pop(name, None)
+        Path("out/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        done = cli("embed", songs, "-o", "out", "--format", format, "--json")
+        assert (done.json["embedded"], done.json["unchanged"]) == (0, len(GOOD))
+        assert manifest(Path("out")) == lines
+        soundfile.write("new.wav", noise(3000, 20), RATE)
+        assert cli("embed", songs, "new.wav", "-o", "out", "--format", format, "--json").json["embedded"] == 1
+        codecs = {line["key"]: line.get("codec") for line in manifest(Path("out"))[1:]}
+        assert codecs == {**dict.fromkeys([*GOOD, *BAD]), "new.wav": "pcm_s16le"}
 
     def test_a_lost_vector_is_made_again(self, cli: Cli, songs: Path) -> None:
         cli("embed", songs)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import typer
 
 import poolembed
-from poolembed.cli import app
+from poolembed.cli.app import app
 from tests.cli.conftest import Cli
+from tests.waiting import PATIENCE
 
 HEAVY = {
     "torch",
@@ -41,8 +44,10 @@ def commands() -> dict[str, Any]:
     return dict(group.commands)
 
 
-def loaded_by(*arguments: str, **variables: str) -> tuple[set[str], str]:
-    """The modules that a run of the command line imports, and what it prints."""
+def loaded_by(
+    *arguments: str, below: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> tuple[set[str], str]:
+    """The modules that a run of the command line, started by the command `below`, imports, and what it prints."""
     code = (
         "import atexit, json, sys\n"
         "atexit.register(lambda: sys.stderr.write('MODULES' + json.dumps(sorted(sys.modules))))\n"
@@ -51,7 +56,12 @@ def loaded_by(*arguments: str, **variables: str) -> tuple[set[str], str]:
         "main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60, env=variables
+        [*below, sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=variables or {},
     )
     assert "Traceback" not in done.stderr, done.stderr
     return set(json.loads(done.stderr.partition("MODULES")[2])), done.stdout
@@ -76,7 +86,7 @@ def test_completion_imports_nothing_heavy_and_completes(shell: str) -> None:
         "_TYPER_COMPLETE_ARGS": "poolembed em",
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    modules, out = loaded_by(_POOLEMBED_COMPLETE=f"complete_{shell}", **words)
+    modules, out = loaded_by(variables={"_POOLEMBED_COMPLETE": f"complete_{shell}", **words})
     assert "embed" in out
     assert "models" not in out
     assert not modules & HEAVY
@@ -84,13 +94,19 @@ def test_completion_imports_nothing_heavy_and_completes(shell: str) -> None:
 
 def test_options_and_their_values_complete() -> None:
     words = {"COMP_WORDS": "poolembed embed --format ", "COMP_CWORD": "3"}
-    modules, out = loaded_by(_POOLEMBED_COMPLETE="complete_bash", **words)
+    modules, out = loaded_by(variables={"_POOLEMBED_COMPLETE": "complete_bash", **words})
     assert out.split() == ["npy", "matrix", "parquet", "jsonl"]
     assert not modules & HEAVY
 
 
+BASH = shutil.which("bash")
+
+
+@pytest.mark.skipif(BASH is None, reason="there is no bash")
 def test_completion_can_be_installed() -> None:
-    modules, out = loaded_by("--show-completion", "bash")
+    """Typer looks for the shell among the processes above it: without one, as under a service, there would be none."""
+    assert BASH is not None
+    modules, out = loaded_by("--show-completion", below=(BASH, "-c", '"$@"; exit $?', "bash"))
     assert "_POOLEMBED_COMPLETE" in out
     assert not modules & HEAVY
 

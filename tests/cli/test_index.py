@@ -136,5 +136,5 @@ def test_without_usearch(cli: Cli, songs: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
     done = cli("index")
     assert (done.code, done.out) == (2, b"")
-    assert "pip install 'poolembed[index]'" in done.err
+    assert "pip install '.[index]'" in done.err
     assert sorted(path.name for path in Path().iterdir()) == ["embeddings"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests.cli.conftest import Cli
 from tests.map.test_page import unpack
@@ -45,6 +46,17 @@ def test_defaults(cli: Cli, vectors: Path) -> None:
     vectors.rename("embeddings")
     assert cli("map").code == 0
     assert Path("map.html").is_file()
+
+
+def test_two_at_once_keep_apart(cli: Cli, vectors: Path) -> None:
+    Path(".map.html.part").mkdir()  # as a run that was killed leaves it
+    with FileLock(".map.html.part/lock"):
+        done = cli("map", vectors)
+    assert done.code == 1
+    assert "another run is writing map.html" in done.err
+    assert not Path("map.html").exists()
+    assert cli("map", vectors).code == 0
+    assert [path.name for path in Path().iterdir()] == ["map.html"]
 
 
 def test_what_is_there_stays_unless_asked(cli: Cli, vectors: Path) -> None:

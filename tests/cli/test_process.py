@@ -6,25 +6,24 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
 
 from tests.cli.conftest import GOOD, Cli, Result, command, files, manifest
+from tests.cli.held import GO, held, running
 from tests.conftest import RATE, noise
+from tests.waiting import PATIENCE, wait_for_line, wait_until
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="signals and byte names are those of POSIX"),
     pytest.mark.usefixtures("environment"),
 ]
 
-MANY = 400
-"""Songs that take the toy model a second or two."""
+MANY = 120
+"""Songs of which most are to come when something happens to a run."""
 
 
 @pytest.fixture(scope="module")
@@ -44,39 +43,22 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory, models: Pa
     """The vectors of a run that nothing happened to."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     environment = {**os.environ, "POOLEMBED_MODELS": str(models)}
-    subprocess.run(command("embed", many, "-o", out, "-m", "toy", "-q"), check=True, timeout=100, env=environment)
+    subprocess.run(command("embed", many, "-o", out, "-m", "toy", "-q"), check=True, timeout=PATIENCE, env=environment)
     return files(out)
 
 
-@contextmanager
-def running(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A run in the background, with the toy model, in a process group of its own."""
-    process = subprocess.Popen(
-        command("embed", "-m", "toy", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        **options,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def embedding(*arguments: str | Path, hold_after: int = MANY) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A run with the toy model in the background, which waits for `GO` after so many songs.
+
+    It has one worker: of two, one may be far behind when the other comes to wait, and its song is then in a batch that
+    does not fill any more.
+    """
+    return running(held("song", hold_after, "embed", "-m", "toy", "--workers", "1", *arguments))
 
 
-def finish(process: subprocess.Popen[bytes]) -> Result:
-    out, err = process.communicate(timeout=60)
-    return Result(process.returncode, out, err.decode())
-
-
-def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()[1].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def finish(process: subprocess.Popen[bytes], said: bytes = b"") -> Result:
+    out, err = process.communicate(timeout=PATIENCE)
+    return Result(process.returncode, out, (said + err).decode())
 
 
 def songs_done(directory: Path) -> int:
@@ -100,11 +82,11 @@ def others(directory: Path) -> set[str]:
 class TestKilled:
     def test_resumed_it_is_as_if_undisturbed(self, cli: Cli, many: Path, undisturbed: dict[str, bytes]) -> None:
         out = Path("out")
-        for at in (1, 120):
-            with running(many, "-o", out) as process:
-                wait_until(process, lambda at=at: songs_done(out) >= at)  # type: ignore[misc]
+        for at in (1, 60):
+            with embedding(many, "-o", out, hold_after=at + 40) as process:
+                wait_until(lambda at=at: songs_done(out) >= at, process)  # type: ignore[misc]
                 process.send_signal(signal.SIGKILL)
-                assert process.wait(20) == -signal.SIGKILL
+                assert process.wait(PATIENCE) == -signal.SIGKILL
             kept = files(out)
             assert all(undisturbed[name] == data for name, data in kept.items())  # nothing is partial
             assert at <= len(kept) < MANY
@@ -120,10 +102,10 @@ class TestKilled:
 
     def test_a_matrix_too(self, cli: Cli, many: Path) -> None:
         options = ["--format", "matrix", "-q"]
-        with running(many, "-o", "out", *options) as process:
-            wait_until(process, lambda: songs_done(Path("out")) >= 100)
+        with embedding(many, "-o", "out", *options, hold_after=100) as process:
+            wait_until(lambda: songs_done(Path("out")) >= 60, process)
             process.send_signal(signal.SIGKILL)
-            process.wait(20)
+            process.wait(PATIENCE)
         assert cli("embed", many, "-o", "out", *options).code == 0
         assert cli("embed", many, "-o", "whole", *options).code == 0
         assert Path("out/embeddings.npy").read_bytes() == Path("whole/embeddings.npy").read_bytes()
@@ -135,10 +117,12 @@ class TestInterrupted:
         self, number: signal.Signals, code: int, cli: Cli, many: Path, undisturbed: dict[str, bytes]
     ) -> None:
         out = Path("out")
-        with running(many, "-o", out, "--json") as process:
-            wait_until(process, lambda: songs_done(out) >= 20)
+        with embedding(many, "-o", out, "--json", hold_after=60) as process:
+            wait_until(lambda: songs_done(out) >= 20, process)
             process.send_signal(number)
-            done = finish(process)
+            said = wait_for_line(process, "finishing the songs in hand; once more to stop at once")
+            Path(GO).touch()
+            done = finish(process, said)
         assert done.code == code
         summary = done.json
         assert summary["interrupted"] is True
@@ -154,45 +138,59 @@ class TestInterrupted:
         assert files(out) == undisturbed
 
     def test_twice_ends_at_once(self, many: Path) -> None:
-        with running(many, "-o", "out") as process:
-            wait_until(process, lambda: songs_done(Path("out")) >= 5)
+        with embedding(many, "-o", "out", hold_after=40) as process:
+            wait_until(lambda: songs_done(Path("out")) >= 5, process)
             process.send_signal(signal.SIGINT)
-            time.sleep(0.01)
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+            wait_for_line(process, "once more to stop at once")
+            process.send_signal(signal.SIGINT)
+            wait_until(lambda: process.poll() is not None)  # with songs in hand that are never to end
             assert finish(process).code == 130
 
     def test_a_pipe_ends_with_a_whole_line(self, many: Path) -> None:
-        with running(many, "-o", "-") as process:
+        with embedding(many, "-o", "-", hold_after=60) as process:
             assert process.stdout is not None
             first = process.stdout.readline()
             process.send_signal(signal.SIGINT)
-            done = finish(process)
+            said = wait_for_line(process, "once more to stop at once")
+            Path(GO).touch()
+            done = finish(process, said)
         assert done.code == 130
         assert first.endswith(b"}\n")
         assert done.out.endswith(b"}\n")
         assert 1 <= len(done.lines) < MANY
 
-    @pytest.mark.parametrize("after", [0.1, 0.7])
-    def test_while_starting_up(self, after: float, many: Path) -> None:
-        with running(many, "-o", "out") as process:
-            time.sleep(after)
+    @pytest.mark.parametrize("imported", ["typer", "poolembed.cli.app", "numpy", "torch._utils", "torch.nn", "torch"])
+    def test_while_starting_up(self, imported: str, many: Path) -> None:
+        """Python tells on standard error which module it has imported: what comes next is broken off."""
+        told = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+        with running(command("embed", "-m", "toy", many, "-o", "out"), env=told) as process:
+            wait_for_line(process, f" {imported}\n")
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-        # Before Python itself has begun, the signal may end the process outright.
-        assert process.returncode in (130, -signal.SIGINT)
-        assert b"Traceback" not in err or process.returncode == -signal.SIGINT
+            out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        assert out == b""
+        said = [line for line in err.decode().splitlines() if not line.startswith("import time:")]
+        assert not any("Traceback" in line or "ignored" in line for line in said)
+
+    def test_a_run_that_was_started_deaf_to_ctrl_c_says_nothing_of_it(self, songs: Path) -> None:
+        """As shells start what they run in the background."""
+        deaf = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+        with running([*deaf, *command("models", "--json")], env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}) as run:
+            wait_for_line(run, " typer\n")
+            run.send_signal(signal.SIGINT)
+            run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0
 
 
 class TestTogether:
     def test_the_second_run_is_told_and_the_first_goes_on(self, script: Cli, many: Path) -> None:
-        with running(many, "-o", "out") as process:
-            wait_until(process, lambda: songs_done(Path("out")) >= 1)
-            process.send_signal(signal.SIGSTOP)
+        with embedding(many, "-o", "out", hold_after=40) as process:
+            wait_until(lambda: songs_done(Path("out")) >= 1, process)
             second = script("embed", many, "-o", "out", "-m", "toy")
-            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGINT)
-            assert finish(process).code == 130
+            said = wait_for_line(process, "once more to stop at once")
+            Path(GO).touch()
+            assert finish(process, said).code == 130
         assert second.code == 1
         assert "another run" in second.err
         assert str(process.pid) in second.err
@@ -201,7 +199,7 @@ class TestTogether:
 
 class TestPipes:
     def test_the_reader_goes_away(self, many: Path) -> None:
-        with running(many, "-o", "-") as process:
+        with embedding(many, "-o", "-") as process:
             assert process.stdout is not None
             assert process.stdout.readline().endswith(b"}\n")
             process.stdout.close()
@@ -219,7 +217,7 @@ class TestPipes:
             check=False,
             stdout=writing,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=PATIENCE,
         )
         os.close(writing)
         Result(done.returncode, b"", done.stderr.decode())
@@ -233,7 +231,7 @@ class TestPipes:
             input=find.stdout,
             cwd=songs,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         result = Result(done.returncode, done.stdout, done.stderr.decode())
         assert result.code == 3  # sub/empty.wav

@@ -171,4 +171,4 @@ class TestWrong:
         for arguments in (["push", "--to", "music.lance"], ["search", "a.wav", "--in", "music.lance"]):
             done = cli(*arguments)
             assert done.code == 2
-            assert "pip install 'poolembed[lance]'" in done.err
+            assert "pip install '.[lance]'" in done.err

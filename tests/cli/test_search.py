@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import soundfile
+from tinytag import TinyTag
 
 from tests.cli.conftest import GOOD, Cli, command, manifest
+from tests.conftest import noise
+from tests.encoders import encode
 from tests.search.copies import direction, embedded
 
 SONGS = {"a.wav": 0.0, "b/c d.flac": 10.0, "b/e.mp3": 30.0, "ü, [x].wav": 60.0}
@@ -94,10 +97,33 @@ class TestFormats:
         result = cli("search", "a.wav", "b/e.mp3", "-k", "2", "--format", "m3u")
         assert result.out.decode() == (
             "#EXTM3U\n"
-            f"#EXTINF:2,L., van - Für [b]Elise[/b]\n{songs}/b/c d.flac\n"
-            f"#EXTINF:-1,e\n{songs}/b/e.mp3\n"
-            f"#EXTINF:-1,a\n{songs}/a.wav\n"
+            f"#EXTINF:60,L., van - Für [b]Elise[/b]\n{songs}/b/c d.flac\n"
+            f"#EXTINF:60,e\n{songs}/b/e.mp3\n"
+            f"#EXTINF:60,a\n{songs}/a.wav\n"
         )
+
+    @pytest.mark.parametrize("format", ["npy", "matrix", "parquet", "jsonl"])
+    def test_lengths_in_a_playlist_are_those_of_the_manifest(
+        self, cli: Cli, tmp_path: Path, environment: None, format: Literal["npy", "matrix", "parquet", "jsonl"]
+    ) -> None:
+        seconds = {"a.wav": (0, 1.0), "b.wav": (1, 24_348.4), "c.wav": (2, 60.5), "d.wav": (3, 0.4)}
+        embedded(tmp_path / "work", seconds, format)
+        places = ["out"] if format == "npy" else ["out", f"out/embeddings.{'npy' if format == 'matrix' else format}"]
+        if format in ("parquet", "jsonl"):  # on its own, a table knows them too
+            shutil.copy(f"out/embeddings.{format}", f"alone.{format}")
+            places.append(f"alone.{format}")
+        for place in places:
+            lines = cli("search", "songs/a.wav", "--in", place, "--format", "m3u").out.decode().splitlines()
+            assert lines[1::2] == ["#EXTINF:24348,b", "#EXTINF:60,c", "#EXTINF:0,d"]
+
+    def test_lengths_of_an_index_are_those_of_its_collection(self, cli: Cli, tmp_path: Path, environment: None) -> None:
+        pytest.importorskip("usearch")
+        embedded(tmp_path / "work", {"a.wav": (0, 1.0), "b.wav": (1, 61.0), "c.wav": (2, 62.0)})
+        assert cli("index", "out", "-o", "x.index").code == 0
+        asked = ("search", "songs/a.wav", "--in", "x.index", "--format", "m3u")
+        assert cli(*asked).out.decode().splitlines()[1::2] == ["#EXTINF:61,b", "#EXTINF:62,c"]
+        shutil.rmtree("out")
+        assert cli(*asked).out.decode().splitlines()[1::2] == ["#EXTINF:-1,b", "#EXTINF:-1,c"]
 
     def test_names_that_are_not_unicode(self, cli: Cli, tmp_path: Path, environment: None) -> None:
         embedded(tmp_path / "work", {"a.wav": 0.0, os.fsdecode(b"\xff\x1b\n.wav"): 1.0})
@@ -165,7 +191,9 @@ class TestAsking:
         Path("paths.txt").write_text("a.mp3\nb.mp3\n/m/c.mp3\n")
         named = ("search", "a.mp3", "--in", "x.npy", "--paths", "paths.txt", "--format")
         assert cli(*named, "paths").out == b"/m/c.mp3\nb.mp3\n"
-        assert cli(*named, "m3u").out.decode().splitlines()[2::2] == ["/m/c.mp3", f"{tmp_path}/work/b.mp3"]
+        playlist = cli(*named, "m3u").out.decode().splitlines()
+        assert playlist[2::2] == ["/m/c.mp3", f"{tmp_path}/work/b.mp3"]
+        assert playlist[1::2] == ["#EXTINF:-1,c", "#EXTINF:-1,b"]  # nobody decoded them
         nameless = cli("search", "0", "--in", "x.npy", "--format", "m3u")
         assert (nameless.code, "does not name its songs" in nameless.err) == (2, True)
 
@@ -271,6 +299,18 @@ class TestAudio:
             seconds, name = entry.removeprefix("#EXTINF:").split(",")
             assert name == Path(path).stem
             assert abs(int(seconds) - soundfile.info(path).duration) <= 1  # encoders pad
+
+    def test_what_tag_readers_guess_is_not_in_a_playlist(self, cli: Cli, tmp_path: Path) -> None:
+        """Two MP3s in one, of which a tag reader sees the first; no reader has WavPack's."""
+        samples = np.concatenate([noise(4 * 44_100, seed) for seed in range(6)])
+        path = encode(tmp_path / "songs" / "a.mp3", "mp3.mp3", samples[: 4 * 44_100, None], 44_100)
+        path.write_bytes(path.read_bytes() + encode(tmp_path / "b", "mp3.mp3", samples[:, None], 44_100).read_bytes())
+        encode(tmp_path / "songs" / "b.wv", "wavpack.wv", samples[: 7 * 44_100, None], 44_100)
+        encode(tmp_path / "songs" / "c.wav", "pcm.wav", samples[-44_100:, None], 44_100)
+        assert TinyTag.get(path).duration == pytest.approx(4, abs=0.2)
+        cli("embed", tmp_path / "songs", "-o", "out")
+        lines = cli("search", tmp_path / "songs" / "c.wav", "--in", "out", "--format", "m3u").out.decode().splitlines()
+        assert sorted(lines[1::2]) == ["#EXTINF:28,a", "#EXTINF:7,b"]
 
     def test_a_pipe(self, script: Cli, songs: Path, cli: Cli) -> None:
         cli("embed", songs, "-o", "out", "-q")

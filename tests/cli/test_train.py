@@ -7,29 +7,30 @@ import os
 import shlex
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import poolembed.train.run
 from poolembed.bundle import load_bundle
-from poolembed.cli import app
+from poolembed.cli.app import app
 from poolembed.cli.settings import AUGMENT, NOT_SETTINGS, OBJECTIVE, resolve
 from poolembed.cli.train import train
 from poolembed.errors import UsageError
 from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
 from poolembed.train.run import Trained
-from tests.cli.conftest import Cli, Result, command
+from tests.cli.conftest import Cli, Result
+from tests.cli.held import GO, held, running
 from tests.train.runs import write_clips
+from tests.waiting import PATIENCE, wait_for_line, wait_until
 
 DEFAULTS = TrainConfig(data="clips", output="mymodel")
 
@@ -286,7 +287,6 @@ class TestResume:
         assert done.code == 2
         assert "out/run.toml is not TOML" in done.err
 
-    @settings(deadline=None)
     @given(
         st.fixed_dictionaries(
             {"data": st.just("clips")},
@@ -380,21 +380,11 @@ class TestRuns:
             assert done.err.startswith("poolembed: ")
 
 
-@contextmanager
-def running(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        command("train", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # As many threads as the runs in this process have: sums split over more of them round otherwise.
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def training(*arguments: str | Path, hold_after: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """A run in the background, which waits for `GO` after so many epochs."""
+    # As many threads as the runs in this process have: sums split over more of them round otherwise.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return running(held("epoch", hold_after, "train", *arguments), env=environment)
 
 
 def epochs_done(directory: Path) -> int:
@@ -402,36 +392,29 @@ def epochs_done(directory: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 100
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 class TestInterrupted:
-    EPOCHS = ("--epochs", "60", "--patience", "0")
+    EPOCHS = ("--epochs", "6", "--patience", "0")
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
     def test_it_goes_on_to_the_same_weights(self, number: signal.Signals, code: int, cli: Cli, clips: Path) -> None:
-        with running(clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache") as process:
-            wait_until(process, lambda: epochs_done(Path("out")) >= 2)
+        with training(clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache", hold_after=2) as process:
+            wait_until(lambda: epochs_done(Path("out")) >= 2, process)
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
+            told = wait_for_line(process, "once more to stop at once") if number == signal.SIGINT else b""
+            Path(GO).touch()
+            out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == code
         assert out == b""
         assert not Path("out/config.json").exists()
         if number == signal.SIGINT:
-            said = Result(code, out, err.decode()).err
+            said = Result(code, out, (told + err).decode()).err
             assert "finishing the step in hand; once more to stop at once" in said
             assert said.splitlines()[-1].endswith("poolembed train --resume out")
-            stopped = epochs_done(Path("out"))
-            assert stopped < 60
+            assert 2 <= epochs_done(Path("out")) < 6
         done = cli("train", "--resume", "out", "--json")
         assert done.code == 0
-        assert done.json["epochs"] == 60
+        assert done.json["epochs"] == 6
         assert ("going on after step" in done.err) == (number == signal.SIGINT)
         assert cli("train", clips, "-o", "undisturbed", *TINY, *self.EPOCHS, "--cache", "cache", "-q").code == 0
         for name in ("model.safetensors", "heads.safetensors"):
@@ -441,19 +424,22 @@ class TestInterrupted:
         assert "mymodel" not in again.err
 
     def test_twice_ends_at_once(self, clips: Path) -> None:
-        with running(clips, "-o", "out", *TINY, "--epochs", "100000", "--patience", "0") as process:
-            wait_until(process, lambda: epochs_done(Path("out")) >= 1)
+        with training(clips, "-o", "out", *TINY, *self.EPOCHS, hold_after=1) as process:
+            wait_until(lambda: epochs_done(Path("out")) >= 1, process)
             process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
+            wait_for_line(process, "once more to stop at once")
+            process.send_signal(signal.SIGINT)  # in the middle of a step that is never to end
+            _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert b"Traceback" not in err
 
     def test_quiet_says_nothing_about_it(self, clips: Path) -> None:
-        with running(clips, "-o", "out", *TINY, "--epochs", "100000", "--patience", "0", "-q", "--json") as process:
-            wait_until(process, lambda: epochs_done(Path("out")) >= 1)
+        # It says nothing when it hears, so nothing tells when it did: it goes on until it has.
+        endless = ("--epochs", "100000", "--patience", "0")
+        with training(clips, "-o", "out", *TINY, *endless, "-q", "--json", hold_after=100000) as process:
+            wait_until(lambda: epochs_done(Path("out")) >= 1, process)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert err == b""
         assert json.loads(out) == {"output": "out", "finished": False}

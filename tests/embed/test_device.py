@@ -22,7 +22,7 @@ from poolembed.embed.device import (
     exact_and_single_threaded,
     usable_cores,
 )
-from poolembed.errors import UsageError
+from poolembed.errors import PoolembedError, UsageError
 from poolembed.nn.config import EncoderConfig, ModelConfig
 from tests.conftest import noise, tiny_network
 
@@ -203,7 +203,7 @@ class TestRunner:
             raise RuntimeError("a bug")
 
         monkeypatch.setattr(network, "features", features)
-        with pytest.raises(RuntimeError, match="a bug"):
+        with pytest.raises(PoolembedError, match="network failed on cpu: RuntimeError: a bug"):
             Runner(network, lambda _: None).start(self.batch(2, 2))
 
 

@@ -22,14 +22,16 @@ from poolembed.bundle import load_bundle
 from poolembed.embed import engine as engine_module
 from poolembed.embed.device import Runner
 from poolembed.embed.engine import LOOKAHEAD, READY, Engine, time_resolution
+from poolembed.embed.merging import SongMerger
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import AudioError, PoolembedError, UsageError
 from poolembed.nn.config import PoolingConfig
 from poolembed.nn.model import SongModel
 from tests.conftest import HOP, POOLINGS, RATE, noise, slow_windows, tiny_config, tiny_network
+from tests.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_new_threads")
 
 WINDOW = 32 * HOP
 NETWORK = tiny_network()
@@ -208,6 +210,7 @@ class FakeSong:
         self._blocks = blocks
         self.duration = duration
         self.note = note
+        self.encoding = None
         self.closed = False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -252,13 +255,6 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], Library]:
 def short(name: str) -> Iterator[NDArray[np.float32]]:
     """One window."""
     yield noise(400, seed=len(name))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.005)
 
 
 class TestTrouble:
@@ -308,22 +304,70 @@ class TestTrouble:
         library(lambda name: [])
         assert list(make_engine(device).run(["a"])) == [Failed(0, "no audio samples")]
 
+    @pytest.mark.parametrize("error", [ZeroDivisionError("a\nbug"), AssertionError(), MemoryError(), OSError(5, "I/O")])
     @pytest.mark.parametrize("workers", [1, 4])
-    def test_an_unexpected_error_reaches_the_consumer(
-        self, workers: int, device: torch.device, library: Callable[[Behaviour], Library]
+    def test_an_unexpected_error_costs_only_its_song(
+        self,
+        workers: int,
+        error: Exception,
+        device: torch.device,
+        library: Callable[[Behaviour], Library],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         def behaviour(name: str) -> Iterator[NDArray[np.float32]]:
             yield noise(3 * WINDOW)
-            if name == "7":
-                raise ZeroDivisionError("a bug")
+            if name in ("7", "20"):
+                raise error
 
         made = library(behaviour)
-        with pytest.raises(ZeroDivisionError, match="a bug"):
-            list(make_engine(device, workers=workers).run(map(str, range(10_000))))
-        assert len(made.opened) < 10_000
+        outcomes = list(make_engine(device, workers=workers).run(map(str, range(30))))
+        assert [outcome.index for outcome in outcomes] == list(range(30))
+        assert [outcome.index for outcome in outcomes if isinstance(outcome, Failed)] == [7, 20]
+        reason = outcomes[7].reason  # type: ignore[union-attr]
+        if isinstance(error, MemoryError):
+            assert "memory" in reason
+            assert not caplog.records
+        else:
+            assert reason.startswith(f"a fault of poolembed: {type(error).__name__}")
+            assert "\n" not in reason
+            assert [record.name for record in caplog.records] == ["poolembed"] * 2
+            assert all("Traceback" in caplog.text and record.exc_info for record in caplog.records)
         assert all(song.closed for song in made.songs)
 
-    def test_an_error_of_the_network_reaches_the_consumer(
+    def test_an_error_of_merging_costs_only_its_song(
+        self, device: torch.device, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Broken(SongMerger):
+            def add(self, window: int, states: Tensor, bounds: list[int]) -> bool:
+                if window == 7:
+                    raise ZeroDivisionError("a bug")
+                return super().add(window, states, bounds)
+
+        monkeypatch.setattr(engine_module, "SongMerger", Broken)
+        outcomes = list(make_engine(device).run(SONGS))
+        failed = [index for index, length in enumerate(LENGTHS) if length >= 7 * WINDOW]
+        assert [outcome.index for outcome in outcomes if isinstance(outcome, Failed)] == failed
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+    def test_what_is_no_error_ends_the_run(
+        self, error: type[BaseException], device: torch.device, library: Callable[[Behaviour], Library]
+    ) -> None:
+        def behaviour(name: str) -> Iterator[NDArray[np.float32]]:
+            yield noise(3 * WINDOW)
+            raise error
+
+        library(behaviour)
+        with pytest.raises(error):
+            list(make_engine(device).run(map(str, range(10_000))))
+
+    def test_a_watcher_that_fails_is_no_fault_of_a_song(self, device: torch.device) -> None:
+        def watch(seconds: float) -> None:
+            raise ZeroDivisionError("a watcher")
+
+        with pytest.raises(ZeroDivisionError, match="a watcher"):
+            list(make_engine(device).run(SONGS, on_audio=watch))
+
+    def test_an_error_of_the_network_ends_the_run_and_says_so(
         self, device: torch.device, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = make_engine(device)
@@ -332,8 +376,10 @@ class TestTrouble:
             raise ZeroDivisionError("a bug")
 
         monkeypatch.setattr(engine.network, "features", fail)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(PoolembedError, match=r"network failed .*ZeroDivisionError: a bug") as caught:
             list(engine.run(SONGS * 100))
+        assert caught.value.hint is not None
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
     def test_an_error_of_the_sources_reaches_the_consumer(
         self, device: torch.device, library: Callable[[Behaviour], Library]
@@ -472,7 +518,7 @@ class TestBounds:
 
         def behaviour(name: str) -> Iterator[NDArray[np.float32]]:
             if name == "0":
-                release.wait(30)
+                release.wait(PATIENCE)
             yield from short(name)
 
         made = library(behaviour)
@@ -487,7 +533,7 @@ class TestBounds:
             assert outcomes == []
         finally:
             release.set()
-            consumer.join(30)
+            consumer.join(PATIENCE)
         assert [outcome.index for outcome in outcomes] == list(range(300))
 
     def test_few_full_batches_wait_for_a_device(
@@ -498,7 +544,7 @@ class TestBounds:
 
         class Stuck(OffCpuRunner):
             def start(self, batch: Any) -> Callable[[], Tensor]:
-                release.wait(30)
+                release.wait(PATIENCE)
                 return super().start(batch)
 
         monkeypatch.setattr(engine_module, "Runner", Stuck)
@@ -522,7 +568,7 @@ class TestBounds:
             assert decoded <= most + 2
         finally:
             release.set()
-            consumer.join(30)
+            consumer.join(PATIENCE)
         assert len(embeddings(found)) == 2
 
     def test_few_full_batches_wait_on_the_cpu(self, library: Callable[[Behaviour], Library]) -> None:

@@ -60,6 +60,7 @@ def bits(merger: SongMerger) -> tuple[bytes, ...]:
 
 
 class TestOrder:
+    @pytest.mark.hypothesis
     @pytest.mark.parametrize("seconds", [None, 0.5])
     @pytest.mark.parametrize("windows", [1, 2, GROUP - 1, GROUP, GROUP + 1, MANY])
     def test_any_order_gives_the_same_bits(self, windows: int, seconds: float | None) -> None:
@@ -68,7 +69,7 @@ class TestOrder:
         assert len(states) == windows
         expected = bits(merge(NETWORK, stretches, states, bounds, range(windows)))
 
-        @settings(max_examples=4, deadline=None)
+        @settings(max_examples=4)
         @given(st.randoms(use_true_random=False))
         def check(random: object) -> None:
             order = list(range(windows))
@@ -136,7 +137,7 @@ stretch_seconds = st.one_of(
 
 
 class TestStretches:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(stretch_seconds, st.integers(1, 500))
     def test_bounds_partition_the_frames(self, seconds: float, frames: int) -> None:
         stretches = Stretches(NETWORK, seconds)

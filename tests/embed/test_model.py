@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +157,10 @@ class TestOneSong:
         with pytest.raises(TypeError, match="sample_rate"):
             model.embed(songs / "1.wav", sample_rate=RATE)
 
+    def test_integers_given_as_floats_are_warned_of(self, model: Model) -> None:
+        with pytest.warns(UserWarning, match="samples: full scale is 1, and samples reach"):
+            model.embed(noise(1000) * 32768, sample_rate=RATE)
+
     def test_whatever_numpy_takes_for_an_array(self, model: Model) -> None:
         samples = noise(1000)
         expected = model.embed(samples, sample_rate=RATE)
@@ -215,6 +222,21 @@ class TestManySongs:
         told: dict[str, str] = {}
         assert len(list(model.embed_files(names, on_error=told.__setitem__))) == len(names) - 1
         assert list(told) == [str(songs / "gone.wav")]
+
+
+def _embedded(pickled: bytes, paths: list[Path]) -> list[bytes]:
+    model = pickle.loads(pickled)  # noqa: S301 - a moment ago it was made here
+    return [model.embed(path).tobytes() for path in paths]
+
+
+def test_a_model_goes_to_other_processes(bundles: Path, songs: Path) -> None:
+    model, paths = poolembed.load(bundles / "autopool", precision="bf16"), [songs / "3.wav", songs / "stereo.flac"]
+    # Pickled here and not by the pool, for torch shares tensors by a thread that stays.
+    pickled = pickle.dumps(model)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(_embedded, pickled, paths).result() == _embedded(pickled, paths)
+    assert _embedded(pickled, paths) == [model.embed(path).tobytes() for path in paths]
+    assert pickle.loads(pickled).fingerprint == model.fingerprint  # noqa: S301
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -36,9 +36,16 @@ def test_cosines_are_those_of_the_first_numbers(vectors: NDArray[np.float32], di
         return
     for row, short in zip(vectors.astype(float), first.astype(float), strict=True):
         length = np.linalg.norm(row[:dim])
-        if length > 1e-30:
+        if length > 0:
             np.testing.assert_allclose(short, row[:dim] / length, rtol=0, atol=1e-6)
         assert np.isfinite(short).all()
+
+
+@pytest.mark.parametrize("size", [1e-11, 1e-13, 1e-19, 1e-30, 1e-40])
+def test_first_numbers_that_are_next_to_nothing_have_unit_length_too(size: float) -> None:
+    vectors = np.array([[3 * size, -4 * size, 1], [0.6, 0.8, 0], [0, 0, 1]], np.float32)
+    expected = np.array([[0.6, -0.8], [0.6, 0.8], [0, 0]])
+    np.testing.assert_allclose(first_numbers(vectors, 2), expected, rtol=0, atol=1e-6 if size > 1e-38 else 1e-4)
 
 
 def test_a_model_gives_the_first_numbers_at_unit_length(nested: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ from poolembed.embed.outputs import parquet as parquet_module
 from poolembed.embed.outputs.files import offset_of_line
 from poolembed.embed.song import Embedded, Segments
 from poolembed.errors import OutputError, UsageError
+from tests.waiting import PATIENCE
 
 D = 4
 MODEL = ModelIdentity("base", "f00d", D)
@@ -618,7 +620,9 @@ def test_sigkill_loses_nothing_that_was_written(tmp_path: Path, format: Format) 
     found = put(tmp_path / "lib", a="1", b="bad", c="12", d="123")
     arguments = [__file__, str(tmp_path / "lib"), str(tmp_path / "out"), format, "3"]
     # The interpreter of the tests, on this file; nothing comes from outside.
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, timeout=PATIENCE
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert [record.key for record in records(tmp_path / "out")] == ["a", "b", "c"]
     plan = run(tmp_path / "out", found, format)
@@ -688,3 +692,106 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(OutputError, match="make it writable"):
         open_(tmp_path / "out")
+
+
+class TestDirectoriesFromElsewhere:
+    """Nothing outside is written, cut or removed, whatever an output directory holds."""
+
+    @pytest.fixture
+    def outside(self, tmp_path: Path) -> Path:
+        (tmp_path / "outside").mkdir()
+        return tmp_path / "outside"
+
+    @every_format
+    def test_nothing_is_written_through_a_link(self, tmp_path: Path, outside: Path, format: Format) -> None:
+        songs = put(tmp_path / "library", **{"a__one": "1", "b__two": "22"})
+        run(tmp_path / "out", songs, format, timestamps=2.0)
+        names = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()]
+        for name in [*names, Path(".poolembed"), Path("a")]:
+            shutil.rmtree(tmp_path / "it", ignore_errors=True)
+            shutil.copytree(tmp_path / "out", tmp_path / "it")
+            target, link = outside / "it", tmp_path / "it" / name
+            if not link.exists():
+                continue
+            link.rename(target)
+            link.symlink_to(target)
+            before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+            put(tmp_path / "library", **{"a__one": "111"})
+            for overwrite in (False, True):
+                with suppress(OutputError), open_(tmp_path / "it", format, timestamps=2.0, overwrite=overwrite) as out:
+                    for index, job in enumerate(out.plan(find(tmp_path / "library")).todo):
+                        out.write(job, embed(index, Path(job.path).read_text()))
+                assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before, name
+            put(tmp_path / "library", **{"a__one": "1"})
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    def test_a_song_whose_folder_leads_outside_fails_alone(self, tmp_path: Path, outside: Path) -> None:
+        songs = put(tmp_path / "library", **{"a__one": "1", "b__two": "22"})
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "a").symlink_to(outside)
+        with open_(tmp_path / "out") as output:
+            reasons = [output.write(job, embed(0, "1")) for job in output.plan(songs).todo]
+        assert reasons[0] is not None
+        assert "leads out of the output directory" in reasons[0]
+        assert reasons[1] is None
+        assert not list(outside.iterdir())
+
+    def test_the_directory_itself_may_be_a_link(self, tmp_path: Path, outside: Path) -> None:
+        (tmp_path / "out").symlink_to(outside)
+        run(tmp_path / "out", put(tmp_path / "library", one="1"), "npy")
+        assert (outside / "one.npy").is_file()
+
+
+class TestTidying:
+    @every_format
+    def test_a_run_killed_before_it_tidied_is_tidied_by_one_with_nothing_to_do(
+        self, tmp_path: Path, format: Format
+    ) -> None:
+        songs = put(tmp_path / "library", a="1", b="22", c="333", d="bad")
+        run(tmp_path / "out", songs, format)
+        undisturbed = snapshot(tmp_path / "out")
+        manifest = tmp_path / "out" / "manifest.jsonl"
+        head, *lines = manifest.read_bytes().splitlines(keepends=True)
+        for order in (lines[::-1], [lines[-1], *lines[:-1]]):
+            manifest.write_bytes(head + b"".join(order))
+            assert not [job.key for job in run(tmp_path / "out", songs, format).todo if job.key != "d"]
+            assert snapshot(tmp_path / "out") == undisturbed
+
+    def test_what_failed_and_is_gone_is_forgotten(self, tmp_path: Path) -> None:
+        (folder := tmp_path / "library" / "folder").mkdir(parents=True)
+        songs = put(tmp_path / "library", a="1", bad="bad")
+        lost = [FoundFile(str(path), path.name, "") for path in (folder, tmp_path / "gone")]
+        with open_(tmp_path / "out") as output:
+            for job in output.plan([*songs, *lost]).todo:
+                output.write(job, embed(0, "1")) if job.key == "a" else output.fail(job, "cannot be searched")
+        assert {r.key for r in records(tmp_path / "out")} == {"a", "bad", "folder", "gone"}
+        with open_(tmp_path / "out") as output:
+            output.plan([*songs[:1], FoundFile(str(folder), "folder", "")])
+        assert {r.key for r in records(tmp_path / "out")} == {"a", "bad", "folder"}  # it is told of once more
+        with open_(tmp_path / "out") as output:
+            output.plan(songs[:1])
+        assert {r.key for r in records(tmp_path / "out")} == {"a", "bad"}  # a file that is there, and still failed
+        (tmp_path / "library" / "bad").unlink()
+        with open_(tmp_path / "out") as output:
+            output.plan(songs[:1])
+        assert {r.key for r in records(tmp_path / "out")} == {"a"}
+
+    def test_an_embedding_stays_when_its_song_fails_and_goes(self, tmp_path: Path) -> None:
+        songs = put(tmp_path / "library", a="1")
+        run(tmp_path / "out", songs, "npy")
+        put(tmp_path / "library", a="bad")
+        run(tmp_path / "out", songs, "npy")
+        (tmp_path / "library" / "a").unlink()
+        run(tmp_path / "out", [], "npy")
+        assert [r.output for r in records(tmp_path / "out")] == ["a.npy"]
+
+
+def test_a_damaged_line_is_named_when_lines_are_merged(tmp_path: Path) -> None:
+    songs = put(tmp_path / "library", a="1", b="22")
+    run(tmp_path / "out", songs, "jsonl")
+    path = tmp_path / "out" / "embeddings.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"x" * (len(second) - 1) + b"\n")
+    songs = put(tmp_path / "library", a="333")
+    with pytest.raises(OutputError, match=r"embeddings\.jsonl is damaged in line 2"):
+        run(tmp_path / "out", songs, "jsonl")

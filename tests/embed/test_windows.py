@@ -44,7 +44,7 @@ def test_every_edge_in_even_blocks(length: int, block: int) -> None:
     assert_is_slicing(song, [song[i : i + block] for i in range(0, length, block)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.sampled_from(EDGES), st.integers(0, 400)), st.lists(st.floats(0, 1), max_size=12))
 @example(0, [])
 @example(1, [0.0, 0.0, 1.0])

@@ -19,7 +19,7 @@ def mean_of(values: Floats) -> Any:
     return lambda weights: (weights @ values / weights.sum(1))[:, None]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(hnp.arrays(np.int64, st.integers(1, 20), elements=st.integers(-3, 5)), st.integers(0, 9))
 def test_whole_groups_are_drawn(groups: Any, seed: int) -> None:
     (weights,) = resamples(groups, 7, seed)

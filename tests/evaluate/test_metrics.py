@@ -17,7 +17,7 @@ from poolembed.evaluate import metrics
 # Few distinct scores, so that ties are common; multiples of 1/8, so that sums of them are exact.
 values = st.integers(-8, 8).map(lambda eighths: eighths / 8)
 
-quick = settings(deadline=None, max_examples=40)
+quick = settings(max_examples=40)
 
 
 @st.composite

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from poolembed.evaluate import probes
 from poolembed.evaluate.probes import linear_probe, nearest_neighbours
 
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 
 
 def clouds(seed: int, clips: int = 60, labels: int = 4, size: int = 6) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from poolembed.evaluate import retrieval
 from poolembed.evaluate.retrieval import Retrieval, retrieve
 
-quick = settings(deadline=None, max_examples=50)
+quick = settings(max_examples=50)
 
 
 @st.composite

@@ -104,7 +104,7 @@ def test_parquet_without_pyarrow(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     error = refused(folder / "t.parquet")
     assert "without pyarrow" in error.message
-    assert "pip install 'poolembed[parquet]'" in (error.hint or "")
+    assert "pip install '.[parquet]'" in (error.hint or "")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 60.0
-"""Seconds to wait for the browser before a test fails; machines that run tests can be busy."""
+from tests.waiting import PATIENCE
 
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 KEYS = {
     "Enter": (13, "\r"),
     "Escape": (27, ""),
@@ -180,6 +179,9 @@ def browsing(chromium: str, profile: Path, *flags: str) -> Iterator[Page]:
         "--disable-dev-shm-usage",
         "--disable-background-networking",
         "--disable-component-update",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-sync",
         "--mute-audio",
         "--hide-scrollbars",
         *flags,

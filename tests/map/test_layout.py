@@ -31,7 +31,7 @@ def distances(places: NDArray[Any]) -> NDArray[Any]:
     return away
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(arrays(np.float32, st.tuples(st.integers(3, 12), st.integers(2, 4)), elements=st.integers(1, 5).map(float)))
 def test_neighbours_are_those_of_a_slow_reference(matrix: NDArray[Any]) -> None:
     """Copies included: a vector is never its own neighbour, and all the others are, by falling cosine."""

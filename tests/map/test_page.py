@@ -49,7 +49,7 @@ def unpack(page: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, arrays
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.text(min_size=1).map(lambda text: "".join(filter(str.isprintable, text)) or "x"), min_size=3))
 def test_what_is_packed_can_be_read_back(texts: list[str]) -> None:
     count = len(texts)

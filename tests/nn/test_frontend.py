@@ -145,7 +145,7 @@ W = FRAMES * SMALL.hop_length
 HALF = SMALL.n_fft // 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(count=st.integers(1, 4 * W), block=st.integers(1, 5000))
 @example(count=1, block=1)
 @example(count=SMALL.hop_length - 1, block=7)

@@ -27,7 +27,7 @@ SINGLE = ("mean", "max", "softmax", "autopool", "gem", "attention")
 
 every_pooling = pytest.mark.parametrize("kind", SINGLE)
 either_way = pytest.mark.parametrize("multi_label", [False, True])
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 
 
 def on_features(multi_label: bool = False) -> EmbeddingHead:

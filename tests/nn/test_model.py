@@ -118,7 +118,7 @@ def test_what_stands_behind_a_clip_does_not_matter(kind: Any) -> None:
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.sampled_from([4, 16, 28, WINDOW]), st.data())
 def test_a_feature_belongs_to_its_first_frame_whatever_the_length(
     windows: int, length: int, data: st.DataObject

@@ -416,7 +416,7 @@ class TestRuns:
 
     def test_a_stop_is_handed_on_once(self, job: trials.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # It lingers once told, so that being told twice would show.
-        wait = "for i in $(seq 2000); do sleep 0.02; [ -e told ] && sleep 0.4 && break; done"
+        wait = "for i in $(seq 20000); do sleep 0.02; [ -e told ] && sleep 0.4 && break; done"
         self.stub(tmp_path, monkeypatch, f"trap 'echo stopped >> told' TERM; echo > ready; {wait}")
         stop = threading.Event()
 

@@ -78,7 +78,7 @@ def test_what_validates_is_not_trained_on(corpus: Path) -> None:
         assert "soundfonts" not in rows
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), seconds=st.floats(0.001, 2 * SECONDS))
 def test_a_sound_is_placed_whole_and_at_one_level(seed: int, seconds: float) -> None:
     clip = mixes.place(tone(500, seconds)[: 2 * LENGTH] + np.float32(0.01), np.random.default_rng(seed))
@@ -89,7 +89,7 @@ def test_a_sound_is_placed_whole_and_at_one_level(seed: int, seconds: float) -> 
     assert 0.02 < np.sqrt(np.mean(once**2)) < 0.35  # again and again, it may overlap itself or leave gaps
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_noise_has_one_level(seed: int) -> None:
     made = mixes.noise(np.random.default_rng(seed))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.recipe import render, scores, synth, tables
@@ -66,7 +66,6 @@ notes = st.builds(
 
 
 class TestMidi:
-    @settings(deadline=None)
     @given(st.lists(notes, max_size=30, unique_by=lambda note: (note.channel, note.pitch)))
     def test_there_and_back(self, written: list[Note]) -> None:
         found = read_midi(write_midi(written))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import soundfile
 
+from poolembed.audio import open_audio
 from poolembed.audio.find import FoundFile
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.embed.outputs import open_output
 from poolembed.embed.song import Embedded
+from poolembed.errors import AudioError
 from tests.conftest import noise
 
 FINGERPRINT = "f" * 64
@@ -35,6 +39,9 @@ def embedded(
     folder: Path,
     songs: Mapping[str, float | tuple[float, float]],
     format: Literal["npy", "matrix", "parquet", "jsonl"] = "matrix",
+    *,
+    encodings: bool = True,
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """What ``poolembed embed FOLDER/songs`` leaves in ``FOLDER/out``.
 
@@ -42,6 +49,8 @@ def embedded(
         folder: has the audio in ``songs``, as far as there is any.
         songs: name below ``songs`` -> direction of its vector in degrees, or direction and seconds (60 if not given).
         format: of the output.
+        encodings: also keep how files that are there are encoded, and what is wrong with them.
+        notes: name -> what to say was wrong instead.
     """
     identity = ModelIdentity("m", FINGERPRINT, 2)
     out = folder / "out"
@@ -49,5 +58,12 @@ def embedded(
         for job in output.plan([FoundFile(str(folder / "songs" / name), name, "songs") for name in songs]).todo:
             value = songs[job.key]
             degrees, seconds = value if isinstance(value, tuple) else (value, 60.0)
-            output.write(job, Embedded(0, np.array(direction(degrees), np.float32), seconds))
+            song = Embedded(0, np.array(direction(degrees), np.float32), seconds)
+            if encodings and Path(job.path).is_file():
+                with suppress(AudioError), open_audio(job.path) as stream:
+                    for _ in stream.blocks():
+                        pass
+                    note = (notes or {}).get(job.key, stream.note)
+                    song = replace(song, encoding=stream.encoding, note=note)
+            output.write(job, song)
     return out

@@ -20,7 +20,7 @@ from tests.search.copies import FINGERPRINT, direction, embedded
 SONGS = {"a.wav": 10.0, "b/a.wav": 20.0, "c d.wav": 200.0}
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 
 def saved(path: Path, matrix: Any = MATRIX) -> Path:

@@ -21,7 +21,7 @@ from poolembed.search import candidates, exact
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch, Hits
 
-quick = settings(deadline=None, max_examples=80)
+quick = settings(max_examples=80)
 
 
 def collection(matrix: NDArray[Any]) -> Collection:

@@ -60,7 +60,7 @@ def test_a_table_as_a_collection(tmp_path: Path, dtype: type[np.float16 | np.flo
         table.paths[20]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     rows=st.integers(1, 60),
     k=st.integers(1, 70),
@@ -270,7 +270,7 @@ class TestErrors:
         for use in (open_table, lambda place: push(collection(vectors(1)), place)):
             with pytest.raises(UsageError) as raised:
                 use(str(tmp_path / "a.lance"))
-            assert raised.value.hint == "pip install 'poolembed[lance]'"
+            assert raised.value.hint == "from poolembed's checkout: pip install '.[lance]'"
 
     @pytest.mark.parametrize("option", ["paths", "dim"])
     def test_options_of_other_collections(self, tmp_path: Path, option: str) -> None:

@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> str:
     return str(tmp_path / "sub" / "a table.lance")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     pushes=st.lists(
         st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 2), min_size=1), min_size=1, max_size=4

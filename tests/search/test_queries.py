@@ -26,7 +26,7 @@ from tests.search.copies import direction, embedded
 
 SONGS = {"a.wav": 10.0, "b/a.wav": 20.0, "b/c d.wav": 40.0, "ü.wav": 80.0}
 
-quick = settings(deadline=None, max_examples=80)
+quick = settings(max_examples=80)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ _thresholds = st.sampled_from([-0.9, 0.1, 0.55, 0.8, 0.93, 0.99, 0.9991])
 
 
 @pytest.mark.parametrize("shape", [(4096, 512), (4, 2), (3, 1), (2, 2)])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(songs=_songs, threshold=_thresholds, known=st.booleans(), tolerance=st.sampled_from([0.0, 0.5, 2.0, np.inf]))
 def test_equal_their_definitions(
     folder: Path,

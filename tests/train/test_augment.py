@@ -55,7 +55,7 @@ class TestAll:
         assert mixed.partner.tolist() == list(range(6))
         assert mixed.share.tolist() == [1] * 6
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(
         st.floats(0, 30), st.floats(0, 0.99), st.floats(0, 0.99), st.floats(0, 0.99), st.integers(1, 4), st.integers(0)
     )
@@ -119,7 +119,7 @@ class TestAll:
 
 
 class TestGain:
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(st.floats(-20, 20), st.integers(0, 5))
     def test_is_that_of_the_sound(self, gain: float, seed: int) -> None:
         samples = torch.from_numpy(noise(31 * HOP + 256, seed)).unsqueeze(0)
@@ -252,7 +252,7 @@ def slow_crop(mel: Tensor, frames: Tensor, strength: float, drawn: Tensor) -> Te
 
 
 class TestResizedCrop:
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.floats(0.01, 0.95), st.integers(0, 1000))
     def test_is_bilinear(self, strength: float, seed: int) -> None:
         mel, frames = crops(rows=3, length=9, bands=7, seed=seed)

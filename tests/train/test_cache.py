@@ -33,7 +33,7 @@ from poolembed.train.cache import STEP, Filled, MelCache, dequantise, quantise
 from poolembed.train.sampling import Crops
 from tests.conftest import HOP, RATE, noise, slow_windows, tiny_network
 
-pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_new_threads")
 
 FRONTEND = tiny_network().frontend
 CONFIG = FRONTEND.config
@@ -80,7 +80,6 @@ def assert_close(levels: NDArray[np.uint8], expected: NDArray[np.uint8]) -> None
 
 
 class TestLevels:
-    @settings(deadline=None)
     @given(st.lists(st.floats(-40, 40), min_size=1), st.sampled_from([1e-5, 1e-10, 0.5]))
     def test_half_a_step_at_most_is_lost(self, values: list[float], floor: float) -> None:
         log_mel = torch.tensor(values, dtype=torch.float64)
@@ -378,7 +377,7 @@ class TestInterruption:
                 return
         raise AssertionError("more writes than were tried")
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.data())
     def test_cut_anywhere(self, filled_folder: tuple[Path, list[str], list[Clip]], data: st.DataObject) -> None:
         """Both files end anywhere, or go on with what was never finished; nothing wrong is ever read."""

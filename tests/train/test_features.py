@@ -31,7 +31,7 @@ from poolembed.train.features import FRAMES, OTHERS, FeatureBatch, FeatureCache
 from poolembed.train.sampling import Batch, Crops, Sampler
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_network
 
-pytestmark = [pytest.mark.usefixtures("no_new_threads"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.usefixtures("no_new_threads")
 
 WINDOW = 32
 LENGTHS = (1, 5, 31, 32, 33, 64, 100, 320)  # mel frames

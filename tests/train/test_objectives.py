@@ -115,7 +115,7 @@ def slow_supcon(e: torch.Tensor, labels: list[int], temperature: float) -> float
     return float(np.mean(losses))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=9), st.sampled_from([0.1, 0.5, 1.0]))
 def test_same_label_is_the_papers_loss(labels: list[int], temperature: float) -> None:
     e = unit(len(labels)).double()
@@ -195,7 +195,7 @@ def matryoshka(term: Nested) -> list[torch.nn.Module]:
     return [term.whole, *term.parts]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True), st.integers(2, 6))
 def test_nested_is_the_mean_of_terms_on_shorter_unit_vectors(sizes: list[int], n: int) -> None:
     targets, known = torch.randn(n, 3), torch.ones(n)

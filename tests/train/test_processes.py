@@ -13,6 +13,7 @@ import torch
 from poolembed.bundle import load_bundle
 from poolembed.train.run import train
 from tests.train.runs import Quiet, config
+from tests.waiting import PATIENCE
 
 SCRIPT = """
 import sys
@@ -38,7 +39,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -184,6 +184,20 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert bundle_files(tmp_path / "out") == before
 
 
+def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path: Path) -> None:
+    train(config(tmp_path), Quiet(), report=False)
+    out = tmp_path / "out"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / ".out.12345.part").mkdir()
+    (out / ".out.12345.part" / "model.safetensors").write_bytes(b"half")
+    for name in ("checkpoint.safetensors", "results.json.part", "history.jsonl.part"):
+        (out / name).write_bytes(b"half")
+    (out / "mine.part").write_bytes(b"mine")
+    assert train(config(tmp_path), Quiet(), resume=True).finished
+    (out / "mine.part").unlink()
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_resuming_refuses_other_clips(tmp_path: Path) -> None:
     stop = threading.Event()
     train(config(tmp_path), Quiet(on_step=lambda _: stop.set()), stop=stop)

@@ -6,17 +6,19 @@ import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
 
 from filelock import FileLock, Timeout
 
+from poolembed.disk import read_regular
 from poolembed.embed.manifest import (
     NAME,
     WAY_OUT,
+    WORK,
     FloatType,
     Format,
     Header,
@@ -26,17 +28,19 @@ from poolembed.embed.manifest import (
     Settings,
     read_manifest,
 )
-from poolembed.embed.outputs.files import PART, WORK, writing
+from poolembed.embed.outputs.files import PART, Folders, lock_at, writing
 from poolembed.embed.outputs.jsonl import JsonlSink
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.parquet import ParquetSink, require_pyarrow
-from poolembed.embed.outputs.plan import Job, Names, Plan, make_plan
+from poolembed.embed.outputs.plan import Job, Names, Plan, make_plan, vanished
 from poolembed.embed.outputs.sink import TIMESTAMPS, MatrixSink, NpySink, Sink
 from poolembed.embed.song import Embedded
 from poolembed.errors import AudioError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from poolembed.audio.find import FoundFile
+
+_PID_BYTES = 32
 
 _SINKS: Mapping[Format, type[NpySink | MatrixSink | JsonlSink | ParquetSink]] = {
     "npy": NpySink,
@@ -79,11 +83,14 @@ def open_output(
     work = path / WORK
     with ExitStack() as undo:
         with writing(work):
-            work.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            Folders(path).check(work / "lock")
+            work.mkdir(exist_ok=True)
         lock = _lock(path, work)
         undo.callback(lock.release)
         undo.callback(_forget_owner, work)
         with writing(work):
+            (work / "pid").unlink(missing_ok=True)  # a link there would be written through
             (work / "pid").write_text(str(os.getpid()))
             for leftover in work.glob("*" + PART):
                 leftover.unlink()
@@ -132,6 +139,7 @@ class OutputDirectory:
         Raises:
             OutputError: the manifest cannot be written.
         """
+        self._log.drop(vanished(self._log.records.values(), found))
         names = Names(self._log.records.values(), self._sink.suffixes, _folding(self.directory))
         plan, moved = make_plan(found, self._log.records.values(), names, self._sink.is_stored)
         for record in moved:
@@ -172,6 +180,7 @@ class OutputDirectory:
                 row=place.row,
                 timestamps=place.timestamps,
                 journal=place.journal,
+                **({} if song.encoding is None else asdict(song.encoding)),
             )
         )
         return None
@@ -229,14 +238,14 @@ class OutputDirectory:
 
 
 def _lock(directory: Path, work: Path) -> FileLock:
-    lock = FileLock(work / "lock", timeout=0, thread_local=False)
     with writing(work / "lock"):
+        lock = lock_at(work / "lock")
         try:
             lock.acquire()
         except Timeout as error:  # an OSError too
             try:
-                owner = f" (process {(work / 'pid').read_text()})"
-            except OSError:
+                owner = f" (process {int(read_regular(work / 'pid', _PID_BYTES))})"
+            except (OSError, ValueError):
                 owner = ""
             message = f"another run{owner} is writing to {directory}"
             raise OutputError(message, hint="wait for it to end, or choose another directory with -o") from error
@@ -263,8 +272,10 @@ def _read_or_remove(directory: Path, settings: Settings, *, overwrite: bool) -> 
             if os.path.lexists(directory / name):
                 raise OutputError(f"{directory / name} is there, and no {NAME} says what it holds", hint=WAY_OUT)
         return None
+    folders = Folders(directory)
     for name in {*_data_files(settings), *(_listed_files(manifest) if manifest is not None else ())}:
         with writing(directory / name), suppress(FileNotFoundError, NotADirectoryError):
+            folders.check(directory / name)
             (directory / name).unlink()
     for name in _data_files(Settings("matrix", "float32", 1.0)):  # the journal
         with writing(directory / WORK / name):
@@ -281,14 +292,12 @@ def _data_files(settings: Settings) -> list[str]:
 
 
 def _listed_files(manifest: Manifest) -> list[str]:
-    """The files that a manifest lists, and none that a tampered one might point at."""
+    """The files that a manifest lists."""
     listed = _data_files(manifest.header.settings)
-    if manifest.header.settings.format == "npy":
+    if manifest.header.settings.output is None:
         for record in manifest.records.values():
-            output = record.output
-            parts = PurePosixPath(output or "").parts
-            if output and output.endswith(".npy") and ".." not in parts and not PurePosixPath(output).is_absolute():
-                listed += [output, output.removesuffix(".npy") + TIMESTAMPS]
+            if record.output is not None:
+                listed += [record.output, record.output.removesuffix(".npy") + TIMESTAMPS]
     return listed
 
 

@@ -1,4 +1,7 @@
-"""The few ways in which an output directory is written, and what a failing disk is called."""
+"""The few ways in which an output directory is written, and what a failing disk is called.
+
+Nothing is written through a symbolic link in it: a directory that came from elsewhere could lead to any file.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock
+
+from poolembed.disk import check_regular
 from poolembed.errors import OutputError
 
-WORK = ".poolembed"  # the folder, inside the output directory, of everything that is not finished
 PART = ".part"
+FAULTS = "faults.log"  # in that folder, the tracebacks of faults of poolembed itself
 
+_LINK = "it is a symbolic link, through which nothing is written"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -32,8 +39,54 @@ def writing(path: Path, way_on: str = "the same command again continues where th
 
 
 def open_bytes(path: Path, flags: int) -> int:
-    """``os.open`` without newline translation where that exists."""
-    return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    """``os.open`` of a regular file to write, without newline translation where that exists.
+
+    Raises:
+        OSError: it cannot be opened, is a symbolic link or no regular file; `strerror` says so in words.
+    """
+    if path.is_symlink():  # O_NOFOLLOW would do, but for its words and for Windows
+        raise OSError(errno.ELOOP, _LINK)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.open(path, flags, 0o666)
+    try:
+        check_regular(file)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def lock_at(path: Path) -> FileLock:
+    """A lock, not acquired yet.
+
+    Raises:
+        OSError: it would be taken through a symbolic link.
+    """
+    if path.is_symlink():  # the library truncates what it opens
+        raise OSError(errno.ELOOP, _LINK)
+    return FileLock(path, timeout=0, thread_local=False)
+
+
+class Folders:
+    """The folders inside an output directory; each is looked at once.
+
+    Args:
+        directory: the output directory, which may be a link itself.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._root = os.path.realpath(directory)
+        self._inside: dict[Path, bool] = {}
+
+    def check(self, path: Path) -> None:
+        """Raise an OSError if the folder of a file leads out of the directory, by a symbolic link."""
+        folder = path.parent
+        inside = self._inside.get(folder)
+        if inside is None:
+            real = os.path.realpath(folder)
+            inside = self._inside[folder] = real == self._root or real.startswith(self._root.rstrip(os.sep) + os.sep)
+        if not inside:
+            raise OSError(errno.ELOOP, "a symbolic link there leads out of the output directory")
 
 
 def write_at(file: int, data: bytes, offset: int) -> None:
@@ -51,6 +104,7 @@ def replacing(path: Path, work: Path) -> Iterator[Path]:
     Flushed to the disk first: this replaces the only copy of something, unlike a song that can be embedded again.
     """
     part = work / (path.name + PART)
+    part.unlink(missing_ok=True)  # a link there would be written through
     try:
         yield part
         file = open_bytes(part, os.O_RDWR)

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import ModelIdentity, Record, Settings
-from poolembed.embed.outputs.files import WORK, replacing, writing
+from poolembed.embed.manifest import WORK, ModelIdentity, Record, Settings
+from poolembed.embed.outputs.files import replacing, writing
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.plan import Job
 from poolembed.embed.outputs.rows import RowStore, too_few

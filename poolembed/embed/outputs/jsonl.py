@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from poolembed.embed.manifest import ModelIdentity, Settings
+from poolembed.embed.manifest import WAY_OUT, ModelIdentity, Settings
 from poolembed.embed.outputs.files import create, offset_of_line, open_bytes, write_at, writing
 from poolembed.embed.outputs.journalled import JournalledSink
 from poolembed.embed.outputs.lines import encode_line, relabel
@@ -75,7 +75,11 @@ class JsonlSink(JournalledSink):
             for record, row in self._rows_of(log, iter(filed)):
                 label = _label(record.path, record.duration, record.row)
                 if isinstance(row, bytes):
-                    file.write(relabel(row, label))
+                    try:
+                        file.write(relabel(row, label))
+                    except ValueError as error:
+                        message = f"{self.path} is damaged in line {(record.row or 0) + 1}"
+                        raise OutputError(message, hint=WAY_OUT) from error
                     continue
                 embedding, times, segments = row
                 file.write(encode_line(label, embedding, *((times, segments) if self.segments else ())))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from poolembed.embed.manifest import Header, Manifest, Record
@@ -26,7 +28,10 @@ class Log:
         self.settled = manifest.settled
         self._end = manifest.end
         self._work = work
-        self._tidy = manifest.settled and path.stat().st_size == manifest.end
+        # A run that was killed just before it tidied up has one line a song too, in the order in which they ended.
+        order = [_place(record) for record in self.records.values()]
+        in_order = all(before <= after for before, after in pairwise(order))
+        self._tidy = manifest.settled and in_order and path.stat().st_size == manifest.end
         self._file = open_bytes(path, os.O_RDWR)
 
     @classmethod
@@ -55,9 +60,15 @@ class Log:
         self.settled = self.settled and earlier is None
         self.records[record.key] = record
 
+    def drop(self, records: Iterable[Record]) -> None:
+        """Forget songs. On the disk when the log is compacted; until then a line of the file remembers them."""
+        for record in records:
+            del self.records[record.key]
+            self._tidy = False
+
     def in_row_order(self) -> list[Record]:
         """Every record: those with a row by row, then those without by key."""
-        return sorted(self.records.values(), key=lambda r: (r.row is None, r.row or 0, r.key))
+        return sorted(self.records.values(), key=_place)
 
     def rows(self) -> int:
         """How many rows the manifest lists; they are 0, 1, 2, … without a gap."""
@@ -85,3 +96,8 @@ class Log:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _place(record: Record) -> tuple[bool, int, str]:
+    """What songs are sorted by: those with a row by their rows, then those without by their keys."""
+    return record.row is None, record.row or 0, record.key

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from poolembed.disk import open_regular
 from poolembed.embed.manifest import WAY_OUT, ModelIdentity, Record, Settings
 from poolembed.embed.outputs.files import writing
 from poolembed.embed.outputs.journalled import JournalledSink, Vectors
@@ -31,7 +33,9 @@ def require_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise UsageError("--format parquet needs pyarrow", hint="pip install 'poolembed[parquet]'") from error
+        raise UsageError(
+            "--format parquet needs pyarrow", hint="from poolembed's checkout: pip install '.[parquet]'"
+        ) from error
 
 
 class ParquetSink(JournalledSink):
@@ -44,18 +48,27 @@ class ParquetSink(JournalledSink):
         self._schema = _schema(model, self.dtype, segments=self.segments)
 
     def _count_rows(self, wanted: int) -> int:
+        if not self.path.exists():
+            return 0
+        with self._reading() as table:
+            if not table.schema_arrow.equals(self._schema):
+                raise OutputError(f"{self.path} is not of poolembed, or of another version", hint=WAY_OUT)
+            return int(table.metadata.num_rows)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """The file as it is; what is wrong with it, in whatever way pyarrow says so, is an OutputError."""
         import pyarrow
         import pyarrow.parquet
 
-        if not self.path.exists():
-            return 0
+        with writing(self.path):
+            file = open_regular(self.path)
         try:
-            with writing(self.path), self.path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
-                if not table.schema_arrow.equals(self._schema):
-                    raise OutputError(f"{self.path} is not of poolembed, or of another version", hint=WAY_OUT)
-                return int(table.metadata.num_rows)
-        except pyarrow.ArrowInvalid as error:
-            raise OutputError(f"{self.path} is damaged", hint=WAY_OUT) from error
+            with file, pyarrow.parquet.ParquetFile(file) as table:
+                yield table
+        except (pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
+            told = str(error).partition("\n")[0]
+            raise OutputError(f"{self.path} is damaged: {told}", hint=WAY_OUT) from error
 
     def _write(self, row: int, job: Job, song: Embedded) -> Place:
         return self._to_journal(row, song)
@@ -77,11 +90,9 @@ class ParquetSink(JournalledSink):
 
     def _filed_rows(self) -> Iterator[Vectors]:
         """The rows of the file as it is, one row group in memory at a time."""
-        import pyarrow.parquet
-
         size = self.model.embedding_size
         columns = ["embedding", "times", "segments"] if self.segments else ["embedding"]
-        with self.path.open("rb") as file, pyarrow.parquet.ParquetFile(file) as table:
+        with self._reading() as table:
             for number in range(table.num_row_groups):
                 group = table.read_row_group(number, columns=columns).combine_chunks()
                 embeddings = _vectors(group["embedding"].chunk(0), size)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poolembed.embed.manifest import NAME, Record
-from poolembed.embed.outputs.files import WORK
+from poolembed.embed.manifest import NAME, WORK, Record
 
 if TYPE_CHECKING:
     from poolembed.audio.find import FoundFile
@@ -97,6 +96,29 @@ def make_plan(
     return Plan(todo, unchanged), moved
 
 
+def vanished(records: Iterable[Record], found: Sequence[FoundFile]) -> list[Record]:
+    """The records of what failed and is gone now, or was a folder that could not be searched and can be now.
+
+    Whatever else failed is still there, or has an embedding of an earlier version that is to be kept.
+    """
+    seen = {os.path.abspath(file.path) for file in found}  # noqa: PTH100
+    return [
+        record
+        for record in records
+        if record.status == "failed" and record.output is None and record.abspath not in seen and _is_gone(record)
+    ]
+
+
+def _is_gone(record: Record) -> bool:
+    try:
+        with os.scandir(record.abspath):
+            return True
+    except NotADirectoryError:
+        return False
+    except (OSError, ValueError):
+        return not os.path.lexists(record.abspath)
+
+
 class Names:
     """Hands out keys so that no two songs share one, nor a file of one needs to be a directory of another.
 
@@ -166,6 +188,8 @@ def _candidates(file: FoundFile, abspath: str) -> Iterator[str]:
     drive, tail = os.path.splitdrive(abspath)
     whole = f"{drive.replace(':', '')}/{tail}".replace(os.sep, "/").strip("/")
     wanted = [file.key, f"{file.root}/{file.key}", whole] if file.root else [file.key, whole]
+    # What an argument that is no file's name is called; an embedding never is.
+    wanted, whole = [key.replace("\0", "_") for key in wanted], whole.replace("\0", "_")
     yield from (key for key in wanted if all(part not in ("", ".", "..") for part in key.split("/")))
     number = 2
     while True:

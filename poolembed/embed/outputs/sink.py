@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from poolembed.embed.manifest import ModelIdentity, Record, Settings
-from poolembed.embed.outputs.files import WORK, create
+from poolembed.embed.manifest import WORK, ModelIdentity, Record, Settings
+from poolembed.embed.outputs.files import Folders, create
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.plan import Job
 from poolembed.embed.outputs.rows import RowStore, cast_vectors, npy_bytes, segments_of
@@ -83,6 +83,7 @@ class NpySink:
     def __init__(self, directory: Path, model: ModelIdentity, settings: Settings) -> None:
         self.suffixes: tuple[str, ...] = (".npy",) if settings.timestamps is None else (".npy", TIMESTAMPS)
         self._directory = directory
+        self._folders = Folders(directory)
         self._work = directory / WORK
         self._size = model.embedding_size
         self._dtype = numpy_dtype(settings)
@@ -92,7 +93,8 @@ class NpySink:
 
     def is_stored(self, record: Record) -> bool:
         """Whether every file of the song is there."""
-        return all((self._directory / (record.key + suffix)).is_file() for suffix in self.suffixes)
+        # Not Path.is_file, which raises for a name that is too long.
+        return all(os.path.isfile(self._directory / (record.key + suffix)) for suffix in self.suffixes)  # noqa: PTH113
 
     def write(self, job: Job, song: Embedded, earlier: Record | None) -> Place:
         """Put the song's files in place, the vector last."""
@@ -104,12 +106,13 @@ class NpySink:
             files = {TIMESTAMPS: archive.getvalue(), **files}
         for suffix, data in files.items():
             try:
+                self._folders.check(self._directory / (job.key + suffix))
                 create(self._directory / (job.key + suffix), data, self._work)
             except OSError as error:
                 if error.errno not in _NAME_TROUBLE:
                     raise
                 name = job.key.rpartition("/")[2] + suffix
-                raise AudioError(f"its output cannot be named {name!r}: {os.strerror(error.errno)}") from error
+                raise AudioError(f"its output cannot be named {name!r}: {error.strerror}") from error
         return Place(f"{job.key}.npy")
 
     def finish(self, log: Log) -> None:

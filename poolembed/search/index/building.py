@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import ModelIdentity
-from poolembed.embed.outputs.files import PART, replacing, writing
+from poolembed.embed.outputs.files import PART, Folders, lock_at, replacing, writing
 from poolembed.errors import OutputError
 from poolembed.search.collection import Collection
 from poolembed.search.index.file import About, Contents, read_contents, starts_as_index, write_contents
@@ -78,7 +78,7 @@ def build_index(
     began = time.perf_counter()
     path = Path(output)
     collection, origin = open_origin(source, paths)
-    with _working(path) as work:
+    with working(path, "the index that was there, if any, is as it was") as work:
         earlier = _earlier(path, collection)
         if earlier is None or earlier.about.origin != origin:
             vectors = _write_vectors(collection, work / "vectors", on_progress)
@@ -98,12 +98,13 @@ def build_index(
 
 
 @contextmanager
-def _working(path: Path) -> Iterator[Path]:
-    """A folder beside the index for what is not finished; gone in the end, and one run's alone."""
+def working(path: Path, way_on: str) -> Iterator[Path]:
+    """A folder beside a file that is written whole, for what is not finished; gone in the end, and one run's alone."""
     work = path.with_name(f".{path.name}{PART}")
-    with writing(path, "the index that was there, if any, is as it was"):
+    with writing(path, way_on):
+        Folders(path.parent).check(work / "lock")
         work.mkdir(exist_ok=True)
-        lock = FileLock(work / "lock", timeout=0)
+        lock = lock_at(work / "lock")
         try:
             lock.acquire()
         except Timeout as error:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from poolembed.disk import open_regular
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
 from poolembed.search.index.origin import Origin
@@ -75,7 +76,7 @@ class Contents:
 def starts_as_index(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an index by its first bytes."""
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             return file.read(8 + len(_START))[8:] == _START
     except (OSError, ValueError):  # the latter of a name that no file can have
         return False
@@ -106,6 +107,7 @@ def read_contents(path: Path) -> Contents:
         VectorsError: it cannot be read, is cut short, damaged, or of another version of poolembed.
     """
     try:
+        open_regular(path).close()
         with safe_open(path, framework="np"):  # compares the head with the length of the file
             pass
         data = np.asarray(np.memmap(path, np.uint8, "r"))
@@ -124,11 +126,28 @@ def read_contents(path: Path) -> Contents:
             parts[name] = data[start + first : start + last].view(_DTYPES[part["dtype"]]).reshape(part["shape"])
         if _checksum(parts) != about.checksum:
             raise ValueError("a checksum does not agree")
+        _check(about, parts)
     except OSError as error:
         raise VectorsError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise damaged(path, error) from error
     return Contents(about, parts)
+
+
+def _check(about: About, parts: Mapping[str, NDArray[Any]]) -> None:
+    """Raise a ValueError unless the parts belong together. That the graph's links lead to vectors is not looked at."""
+    ids, vectors, mean = parts["ids"], parts["vectors"], parts["mean"]
+    count = int(parts["graph"][:4].view("<u4")[0])
+    fits = vectors.ndim == 2 and len(vectors) == len(ids) and mean.shape == vectors.shape[1:] and ids.ndim == 1
+    if not fits or (len(ids) and not -1 <= ids.min() <= ids.max() < count):
+        raise ValueError("vectors, numbers and graph do not belong together")
+    for ends, text in (("key_ends", "keys"), ("path_ends", "paths")):
+        if ends in parts or text in parts:
+            bounds = np.concatenate([[0], parts[ends], [len(parts[text])]])
+            if len(parts[ends]) != len(ids) or (np.diff(bounds) < 0).any() or bounds[-1] != bounds[-2]:
+                raise ValueError(f"the {text} are not those of the vectors")
+    if not (np.isfinite(mean).all() and np.isfinite(about.scale) and 0 < about.width < 1 << 31):
+        raise ValueError("scale, width or mean cannot be")
 
 
 def damaged(path: object, why: object) -> VectorsError:

@@ -117,5 +117,7 @@ def _usearch() -> Any:
     try:
         import usearch.index
     except ImportError as error:
-        raise UsageError("an index needs the library usearch", hint="pip install 'poolembed[index]'") from error
+        raise UsageError(
+            "an index needs the library usearch", hint="from poolembed's checkout: pip install '.[index]'"
+        ) from error
     return usearch.index

@@ -106,7 +106,7 @@ def open_index(path: str) -> Index:
         raise damaged(path, error) from error
     keys = Names(parts["keys"], parts["key_ends"], path) if "keys" in parts else RowNumbers(len(parts["ids"]))
     paths = Names(parts["paths"], parts["path_ends"], path) if "paths" in parts else keys
-    collection = Collection(path, keys, paths, parts["vectors"], False, about.model, origin.stamp)
+    collection = Collection(path, keys, paths, parts["vectors"], False, about.model, origin.stamp, origin.source)
     return Index(collection, graph, parts["ids"], about.width)
 
 
