@@ -16,6 +16,7 @@ import soxr
 from numpy.typing import NDArray
 
 from poolembed.audio._decoders import DamagedError, Part, block_size
+from poolembed.audio._payload import payload
 from poolembed.audio._promise import Promise, promise_of_stream
 from poolembed.audio._tail import is_foreign
 from poolembed.audio.encoding import encoding_of_stream
@@ -69,7 +70,8 @@ class FFmpegDecoder:
                 self.sample_rate, self.promise = stream.codec_context.sample_rate, promise_of_stream(container, stream)
                 channels, index = stream.codec_context.channels, stream.index
                 self._is_bare = container.format.name in _BARE_FRAMES
-                self.encoding, self.payload = encoding_of_stream(container, stream)
+                self.encoding, start = encoding_of_stream(container, stream)
+            self.payload = None if start is None else payload(descriptor, start)
             os.lseek(descriptor, 0, os.SEEK_SET)
             self._graph = graph = av.filter.Graph()
             source = graph.add(
@@ -175,7 +177,7 @@ class PacketDecoder:
                     self.sample_rate = sample_rate or stream.codec_context.sample_rate
                     channels = stream.codec_context.channels
                     self.promise = Promise() if len(parts) > 1 else promise_of_stream(container, stream)
-                    self.encoding, self.payload = encoding_of_stream(container, stream)
+                    self.encoding, start = encoding_of_stream(container, stream)
                 break
             except (av.FFmpegError, AudioError) as error:
                 raise_want(error)
@@ -183,8 +185,7 @@ class PacketDecoder:
                     raise error if isinstance(error, AudioError) else AudioError(_NOT_AUDIO) from None
             del left[0]
             self.errors += 1
-        if len(parts) > 1 and self.payload is not None:
-            self.payload = os.fstat(descriptor).st_size
+        self.payload = None if start is None else payload(descriptor, 0 if len(parts) > 1 else start)
         self._container: av.container.InputContainer | None = None
         self._blocks = Gathered(at_rate(self._decode(left), self.sample_rate), block_size(channels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ class Encoding:
         channels: how many, as decoded.
         bits: of a sample, where nothing is lost and they are known.
         bitrate: kb/s on average, of the audio alone and the seconds decoded; None where nothing is lost, and where
-            other things than audio and pictures are in the file.
+            other sound or film is in the file.
     """
 
     codec: str
@@ -85,34 +86,34 @@ def encoding_of_sndfile(file: soundfile.SoundFile) -> Encoding:
 
 
 def encoding_of_stream(container: av.container.InputContainer, stream: av.AudioStream) -> tuple[Encoding, int | None]:
-    """The encoding of a stream that FFmpeg has open, and the bytes of the file that are its own.
+    """The encoding of a stream that FFmpeg has open, and where in the file its sound begins.
 
     Args:
         container: just opened. Packets are read from it, so it is of no use for decoding afterwards.
         stream: one of its.
 
     Returns:
-        The encoding, and the size of the file less the pictures in it; None where it holds other sound or film too.
+        The encoding, and the position of the first packet; None where that is not known, and where there is other sound
+        or film in the file.
     """
+    from av import FFmpegError
     from av.stream import Disposition
 
     context = stream.codec_context
     codec = context.codec.canonical_name
     pictures = {each.index for each in container.streams.video if each.disposition & Disposition.attached_pic}
-    payload, head = container.size or 0, b""  # PyAV 19 knows no size of what is read from an object
-    if pictures or codec == "wavpack":
-        # Pictures come first, each in one packet. Then the loop ends with the first packet of sound.
+    start, head = None, b""
+    # Pictures come first, each in one packet.
+    with contextlib.suppress(FFmpegError):
         for packet in itertools.islice(container.demux(), 1000):
-            if packet.stream.index in pictures:
-                payload -= packet.size
-            elif packet.stream.index == stream.index:
-                head = bytes(packet)[:32]
+            if packet.stream.index == stream.index:
+                start, head = packet.pos, bytes(packet)[:32]
                 break
     lossless = _is_lossless(context, codec, head)
     bits = _bits(context, codec, head) if lossless else None
     alone = len(container.streams.audio) + len(container.streams.video) - len(pictures) == 1
     encoding = Encoding(codec, lossless, context.sample_rate, context.channels, bits)
-    return encoding, payload if alone and payload > 0 else None
+    return encoding, start if alone and start is not None and start >= 0 else None
 
 
 def _is_lossless(context: av.AudioCodecContext, codec: str, head: bytes) -> bool | None:
