@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import safetensors
@@ -30,7 +30,13 @@ from poolembed.nn.config import ModelConfig, Positive
 from poolembed.nn.head import Head, HeadConfig, build_head
 from poolembed.nn.model import SongModel
 
-FORMAT = 1
+FORMAT = 2
+"""The newest version of the format. A bundle is of version 1 unless it needs a key that came later, so that it can be
+read, and is known by the same fingerprint, as before there was such a key."""
+
+_LATER = {"context": False, "low_pass_taps": 1}
+"""Keys of the encoder that came with version 2, and what a bundle means that has none."""
+
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, HEADS, CARD)
 
@@ -106,8 +112,16 @@ class Bundle:
 
 def fingerprint(config: BundleConfig) -> str:
     """SHA-256 over the model's config and the hash of its weights, in hexadecimal."""
-    identity = msgspec.json.encode([FORMAT, config.model, config.weights_sha256], order="sorted")
+    identity = msgspec.json.encode([1, described(config.model), config.weights_sha256], order="sorted")
     return hashlib.sha256(identity).hexdigest()
+
+
+def described(model: ModelConfig) -> dict[str, Any]:
+    """A model's config as plain data, without the later keys that it does not need: what it was before they came."""
+    plain: dict[str, Any] = msgspec.to_builtins(model)
+    encoder = plain["encoder"]
+    plain["encoder"] = {key: value for key, value in encoder.items() if key not in _LATER or value != _LATER[key]}
+    return plain
 
 
 def save_bundle(
@@ -142,8 +156,9 @@ def save_bundle(
         raise BundleError(f"{target} exists already", hint="remove it or choose another name")
     weights = _weights_of(network, half=half)
     head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
+    model = described(network.config)
     config = BundleConfig(
-        poolembed_bundle=FORMAT,
+        poolembed_bundle=FORMAT if _LATER.keys() & model["encoder"].keys() else 1,
         name=name,
         license=license,
         model=network.config,
@@ -155,7 +170,8 @@ def save_bundle(
     files = {WEIGHTS: weights, CARD: card.encode("utf-8")}
     if head_weights:
         files[HEADS] = head_weights
-    files[CONFIG] = msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+    keys = msgspec.to_builtins(config) | {"model": model}
+    files[CONFIG] = msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n"
     partial = (target if target.exists() else target.parent) / f".{target.name}.{os.getpid()}.part"
     try:
         partial.mkdir(parents=True)
@@ -208,9 +224,9 @@ def read_config(path: Path) -> BundleConfig:
     data = _read(path / CONFIG, _LONGEST_TEXT)
     try:
         version = msgspec.json.decode(data, type=BundleVersion).poolembed_bundle
-        if version != FORMAT:
+        if not 1 <= version <= FORMAT:
             raise BundleError(
-                f"{path / CONFIG} has bundle format {version}; this poolembed reads format {FORMAT}",
+                f"{path / CONFIG} has bundle format {version}; this poolembed reads formats 1 to {FORMAT}",
                 hint="upgrade poolembed" if version > FORMAT else "convert it with the version that wrote it",
             )
         json.loads(data, object_pairs_hook=_each_key_once)

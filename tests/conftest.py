@@ -103,7 +103,8 @@ def slow_windows(song: NDArray[np.float32], shape: WindowShape) -> list[tuple[ND
     if not len(song):
         return []
     frames = 1 + len(song) // shape.hop_length
-    padded = np.concatenate([np.zeros(shape.n_fft // 2), song, np.zeros(shape.samples + shape.n_fft)])
+    ahead = shape.before * shape.hop_length + shape.n_fft // 2
+    padded = np.concatenate([np.zeros(ahead), song, np.zeros(shape.samples + shape.n_fft)])
     return [
         (
             padded[first * shape.hop_length : first * shape.hop_length + shape.samples].astype(np.float32),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -91,7 +92,7 @@ class TestRoundTrip:
         assert (loaded.config.name, loaded.config.license, loaded.config.poolembed_bundle) == (
             "tiny",
             "CC0-1.0",
-            FORMAT,
+            1,
         )
         assert loaded.config == read_config(bundle)
         assert sorted(path.name for path in bundle.iterdir()) == ["README.md", "config.json", "model.safetensors"]
@@ -104,6 +105,24 @@ class TestRoundTrip:
         assert b"nested" not in (plain / CONFIG).read_bytes(), "an older poolembed would refuse the bundle"
         with pytest.raises(ValueError, match=r"nested \[2, 8\].*below 8"):
             save_tiny(tmp_path / "c", nested=(2, 8))
+
+    def test_what_came_later_is_written_only_where_it_is_used(self, tmp_path: Path, save_tiny: SaveTiny) -> None:
+        plain = save_tiny(tmp_path / "a")
+        encoder = msgspec.structs.replace(tiny_config().encoder, context=True)
+        config = msgspec.structs.replace(tiny_config(), encoder=encoder)
+        network = SongModel(config, tiny_network().frontend.filterbank)
+        network.load_state_dict(tiny_network().state_dict())
+        save_bundle(tmp_path / "b", network, name="tiny", license="CC0-1.0", card="")
+        later = load_bundle(tmp_path / "b")
+        assert later.network.config == config
+        assert later.config.poolembed_bundle == 2, "an older poolembed says to upgrade"
+        assert later.config.weights_sha256 == load_bundle(plain).config.weights_sha256
+        assert later.fingerprint != load_bundle(plain).fingerprint
+        written = json.loads((plain / CONFIG).read_bytes())
+        assert written["poolembed_bundle"] == 1
+        assert "context" not in written["model"]["encoder"], "an older poolembed would refuse the bundle"
+        edit_config(plain, lambda config: config["model"]["encoder"].update(context=False))
+        assert load_bundle(plain).fingerprint == load_bundle(save_tiny(tmp_path / "c")).fingerprint
 
     def test_a_card_in_any_script(self, tmp_path: Path) -> None:
         save_bundle(tmp_path / "b", tiny_network(), name="b", license="MIT", card="Ünïcödé 🎵\n")

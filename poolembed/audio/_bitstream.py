@@ -12,6 +12,7 @@ from poolembed.audio._decoders import DamagedError, Decoder, block_size
 from poolembed.audio._ffmpeg import Frames, Gathered, at_rate, choose_stream, decoded
 from poolembed.audio._promise import Promise
 from poolembed.audio.encoding import encoding_of_stream
+from poolembed.audio.faults import raise_want
 from poolembed.errors import AudioError
 
 # How frames begin, in samples of 16 bits with their low byte first, and the demuxer that takes them.
@@ -106,7 +107,8 @@ class BitstreamDecoder:
             self._container = av.open(self._words, "r", format=demuxer)
             stream = choose_stream(self._container)
             self.encoding, _ = encoding_of_stream(self._container, stream)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            raise_want(error)
             raise AudioError("holds AC-3 or DTS in place of samples, and FFmpeg does not decode it") from None
         self.payload = samples.payload
         channels = stream.codec_context.channels

@@ -41,6 +41,8 @@ _BLOCK = 1 << 16
 _MOST = 1 << 20
 # The mark and the header of the block that comes first in every FLAC, which has 34 bytes.
 _FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22")
+# libsndfile's number for an allocation that failed.
+_MALLOC_FAILED = 17
 # More than libFLAC has read of a file without having decoded it.
 _READ_AHEAD = 1 << 16
 
@@ -116,6 +118,7 @@ class SndfileDecoder:
 
     Raises:
         AudioError: libsndfile does not read this file.
+        MemoryError: there is not enough for it.
     """
 
     def __init__(self, source: int | io.RawIOBase, most: int | None = None) -> None:
@@ -125,6 +128,7 @@ class SndfileDecoder:
         try:
             self._file = _SequentialFile(source, closefd=False)
         except soundfile.LibsndfileError as error:
+            _raise_want(error)
             raise AudioError(f"cannot be decoded: {error.error_string}") from None
         self.sample_rate: int = self._file.samplerate
         self._is_flac = self._file.format == "FLAC"
@@ -150,6 +154,7 @@ class SndfileDecoder:
         try:
             block: NDArray[np.float32] = self._file.read(out=buffer)
         except soundfile.LibsndfileError as error:
+            _raise_want(error)
             raise DamagedError(error.error_string) from None
         if self._left is not None:
             self._left -= len(block)
@@ -175,3 +180,8 @@ class SndfileDecoder:
     def close(self) -> None:
         """See `Decoder.close`."""
         self._file.close()
+
+
+def _raise_want(error: soundfile.LibsndfileError) -> None:
+    if error.code == _MALLOC_FAILED:
+        raise MemoryError(error.error_string) from error

@@ -6,7 +6,6 @@ import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from operator import itemgetter
 from typing import Any
 
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 
 from poolembed.audio._decoders import DamagedError, Part, block_size
 from poolembed.audio._payload import payload
-from poolembed.audio._promise import Promise
+from poolembed.audio._promise import Promise, promise_of_stream
 from poolembed.audio._tail import is_foreign
 from poolembed.audio.encoding import encoding_of_stream
+from poolembed.audio.faults import raise_want
 from poolembed.audio.resample import RATES
 from poolembed.errors import AudioError
 
@@ -30,8 +30,6 @@ Frames = NDArray[np.float32]
 # Every error uses up some of the file, so this is never reached; should a decoder not move on, it ends the loop.
 _ERRORS_IN_A_ROW = 100_000
 
-# Containers whose duration comes from a header. FFmpeg guesses that of the others from the bit rate.
-_DURATION_IS_WRITTEN = frozenset({"mov", "matroska", "asf", "ogg", "flac", "ape", "wv", "tta", "caf"})
 # Formats of bare frames, in which everything that is no frame is skipped: tags of joined songs, say.
 _BARE_FRAMES = frozenset({"mp3", "aac", "ac3", "eac3", "dts", "dtshd", "truehd", "mlp", "loas", "flac"})
 _ENCRYPTED_TAGS = frozenset({"drms", "enca", "aavd"})
@@ -58,6 +56,7 @@ class FFmpegDecoder:
 
     Raises:
         AudioError: there is no audio in it that FFmpeg decodes.
+        OSError, MemoryError: open files or memory ran out, as everywhere here.
     """
 
     def __init__(self, descriptor: int, part: Part | None = None) -> None:
@@ -68,7 +67,7 @@ class FFmpegDecoder:
         try:
             with _container(descriptor, part) as container:
                 stream = choose_stream(container)
-                self.sample_rate, self.promise = stream.codec_context.sample_rate, _promise(container, stream)
+                self.sample_rate, self.promise = stream.codec_context.sample_rate, promise_of_stream(container, stream)
                 channels, index = stream.codec_context.channels, stream.index
                 self._is_bare = container.format.name in _BARE_FRAMES
                 self.encoding, start = encoding_of_stream(container, stream)
@@ -94,6 +93,7 @@ class FFmpegDecoder:
             graph.configure()
         except av.FFmpegError as error:
             self.close()
+            raise_want(error)
             if isinstance(error, av.DecoderNotFoundError):
                 raise AudioError("in a codec that FFmpeg does not know") from None
             raise AudioError(_NOT_AUDIO) from None
@@ -115,7 +115,8 @@ class FFmpegDecoder:
                 raise DamagedError(
                     "a graph is of one format, and the stream changes", is_damage=self.errors > 0 and not self._is_bare
                 ) from None
-            except av.FFmpegError:  # a damaged packet; the next pull goes on behind it
+            except av.FFmpegError as error:  # a damaged packet; the next pull goes on behind it
+                raise_want(error)
                 self.errors += 1
                 continue
             assert isinstance(frame, av.AudioFrame)
@@ -134,7 +135,8 @@ class FFmpegDecoder:
             with _container(self._descriptor, self._part) as container:
                 for _ in decoded(container, choose_stream(container), count):
                     pass
-        except (av.FFmpegError, AudioError):  # not even a packet can be read any more
+        except (av.FFmpegError, AudioError) as error:  # not even a packet can be read any more
+            raise_want(error)
             count()
         return errors[0]
 
@@ -174,10 +176,11 @@ class PacketDecoder:
                     stream = choose_stream(container)
                     self.sample_rate = sample_rate or stream.codec_context.sample_rate
                     channels = stream.codec_context.channels
-                    self.promise = Promise() if len(parts) > 1 else _promise(container, stream)
+                    self.promise = Promise() if len(parts) > 1 else promise_of_stream(container, stream)
                     self.encoding, start = encoding_of_stream(container, stream)
                 break
             except (av.FFmpegError, AudioError) as error:
+                raise_want(error)
                 if len(left) == 1:
                     raise error if isinstance(error, AudioError) else AudioError(_NOT_AUDIO) from None
             del left[0]
@@ -193,7 +196,8 @@ class PacketDecoder:
                 self._container = _container(self._descriptor, part)
                 stream = choose_stream(self._container)
                 yield from decoded(self._container, stream, self._count)
-            except (av.FFmpegError, AudioError):
+            except (av.FFmpegError, AudioError) as error:
+                raise_want(error)
                 if part == parts[-1]:
                     raise DamagedError("nothing more can be read") from None
                 self.errors += 1
@@ -233,7 +237,8 @@ class Gathered:
         while sum(part.shape[1] for part in parts) < self._size and self._stop is None:
             try:
                 part = next(self._frames, None)
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                raise_want(error)
                 self._stop = DamagedError("nothing more can be read")
             except DamagedError as error:
                 self._stop = error
@@ -306,7 +311,8 @@ def decoded(
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            raise_want(error)
             if not is_foreign(bytes(packet)):
                 on_error()
             continue
@@ -348,40 +354,6 @@ def _samples(frame: av.AudioFrame) -> Frames:
     return samples.reshape(-1, channels).T
 
 
-def _promise(container: av.container.InputContainer, stream: av.AudioStream) -> Promise:
-    """The stated length of one stream, not of the container: a film's picture may outlast its sound."""
-    if not _DURATION_IS_WRITTEN.intersection(container.format.name.split(",")):
-        return Promise()
-    seconds: Fraction | None = None
-    if stream.duration and stream.time_base and container.format.name != "asf":
-        seconds = stream.duration * stream.time_base
-    elif "DURATION" in stream.metadata:
-        seconds = _matroska_duration(stream.metadata["DURATION"])
-        if seconds and stream.start_time and stream.time_base:
-            seconds -= max(Fraction(0), stream.start_time * stream.time_base)
-    elif container.duration and _is_alone(container):
-        seconds = Fraction(container.duration, av.time_base)
-    if seconds is None:
-        return Promise()
-    rate = stream.codec_context.sample_rate
-    # A quarter of a second is more than any codec's delay, which muxers count in or not as they like.
-    return Promise(max(0, int(seconds * rate)), slack=rate // 4)
-
-
-def _matroska_duration(text: str) -> Fraction | None:
-    """Seconds of ``00:03:25.123000000``, which is when a track ends."""
-    try:
-        hours, minutes, seconds = text.strip("\0 ").split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _is_alone(container: av.container.InputContainer) -> bool:
-    pictures = [each for each in container.streams.video if each.disposition & av.stream.Disposition.attached_pic]
-    return len(container.streams.audio) + len(container.streams.video) - len(pictures) == 1
-
-
 def _is_encrypted(stream: av.AudioStream) -> bool:
     try:
         return stream.codec_context.codec_tag in _ENCRYPTED_TAGS
@@ -401,5 +373,6 @@ def read_metadata(descriptor: int) -> dict[str, str]:
             for stream in container.streams.audio[:1]:
                 told = {**told, **stream.metadata}
             return told
-    except av.FFmpegError:
+    except av.FFmpegError as error:
+        raise_want(error)
         raise AudioError("not audio, or its header is damaged or missing") from None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from typing import BinaryIO, NamedTuple
+
+import av
 
 from poolembed.audio._chunks import Chunks
 
 # Writers that stream put one of these for a size they do not know yet: 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0.
 _UNKNOWN = 0x7FFF_0000
+# Containers whose duration comes from a header. FFmpeg guesses that of the others from the bit rate.
+_DURATION_IS_WRITTEN = frozenset({"mov", "matroska", "asf", "ogg", "flac", "ape", "wv", "tta", "caf"})
 
 
 class Promise(NamedTuple):
@@ -147,3 +152,37 @@ def _mp3(file: BinaryIO, start: int) -> Promise:
     samples_per_frame = 1152 if is_mpeg1 else 576
     # The encoder's delay and padding, which are in the count and not in the music, are at most four frames.
     return Promise(frames * samples_per_frame, slack=4 * samples_per_frame)
+
+
+def promise_of_stream(container: av.container.InputContainer, stream: av.AudioStream) -> Promise:
+    """The stated length of one stream, not of the container: a film's picture may outlast its sound."""
+    if not _DURATION_IS_WRITTEN.intersection(container.format.name.split(",")):
+        return Promise()
+    seconds: Fraction | None = None
+    if stream.duration and stream.time_base and container.format.name != "asf":
+        seconds = stream.duration * stream.time_base
+    elif "DURATION" in stream.metadata:
+        seconds = _matroska_duration(stream.metadata["DURATION"])
+        if seconds and stream.start_time and stream.time_base:
+            seconds -= max(Fraction(0), stream.start_time * stream.time_base)
+    elif container.duration and _is_alone(container):
+        seconds = Fraction(container.duration, av.time_base)
+    if seconds is None:
+        return Promise()
+    rate = stream.codec_context.sample_rate
+    # A quarter of a second is more than any codec's delay, which muxers count in or not as they like.
+    return Promise(max(0, int(seconds * rate)), slack=rate // 4)
+
+
+def _matroska_duration(text: str) -> Fraction | None:
+    """Seconds of ``00:03:25.123000000``, which is when a track ends."""
+    try:
+        hours, minutes, seconds = text.strip("\0 ").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _is_alone(container: av.container.InputContainer) -> bool:
+    pictures = [each for each in container.streams.video if each.disposition & av.stream.Disposition.attached_pic]
+    return len(container.streams.audio) + len(container.streams.video) - len(pictures) == 1

@@ -178,7 +178,14 @@ class AudioStream:
                 raise block
             return block
         block = self._decoder.read()
-        if block is None or not self._is_unheard or not (block[:, :64].any() or block.any()):
+        if block is None or not self._is_unheard:
+            return block
+        with np.errstate(over="ignore", invalid="ignore"):  # damaged floats may be anything
+            return self._undisguise(block)
+
+    def _undisguise(self, block: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """A block, or what it holds if it is the first with any sound and that is AC-3 or DTS."""
+        if not (block[:, :64].any() or block.any()):
             return block
         self._is_unheard = False
         blocks = [block]

@@ -5,7 +5,9 @@ The record is the logger ``poolembed`` of the standard library's `logging`, sile
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +18,28 @@ LOGGER = logging.getLogger("poolembed")
 LOGGER.addHandler(logging.NullHandler())
 
 _LONGEST = 300
+
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_MEMORY = frozenset({errno.ENOMEM, errno.ENOBUFS})
+# That nothing can be read just now, of whatever file.
+_UNREADABLE = _NO_FILES | {errno.EIO, errno.ESTALE}
+
+
+def raise_want(error: BaseException) -> None:
+    """Raise again, as Python's own, an error that says what ran out and nothing of the file; return from any other.
+
+    Called wherever a decoder that fails makes room for another, or a part that fails for the next: were either for want
+    of something, the samples would be others than those of the next run.
+
+    Raises:
+        MemoryError: memory ran out.
+        OSError: the files that the process, or the machine, may have open.
+    """
+    code = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or code in _NO_MEMORY:
+        raise MemoryError(os.strerror(errno.ENOMEM)) from error
+    if code in _NO_FILES:
+        raise OSError(code, os.strerror(code)) from error
 
 
 def reason_of(error: Exception, song: object) -> str:
@@ -34,6 +58,8 @@ def reason_of(error: Exception, song: object) -> str:
         raise error
     if isinstance(error, MemoryError):
         return "not enough memory for it"
+    if isinstance(error, OSError) and error.errno in _UNREADABLE:
+        return f"cannot be read: {error.strerror}"
     reason = f"a fault of poolembed: {summary_of(error)}"
     name = song if isinstance(song, str) else "samples"
     LOGGER.error("%r: %s", name, reason, exc_info=error)

@@ -13,7 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from poolembed.audio.faults import raise_want, reason_of
 from poolembed.errors import AudioError
+from poolembed.text import printable
 
 _FOOTER = 32
 _ID3V1 = 128
@@ -40,15 +42,29 @@ class Tags:
 
 
 def read_tags(path: str | os.PathLike[str]) -> Tags:
-    """The tags of an audio file; empty ones of a file that is damaged, of an unknown format, or not there."""
+    """The tags of an audio file; empty ones of a file that is damaged, of an unknown format, or not there.
+
+    Raises:
+        AudioError: memory or open files ran out, so that it is not known what tags it has.
+    """
+    try:
+        return _read_tags(path)
+    except (OSError, MemoryError) as error:
+        raise AudioError(f"the tags of {printable(os.fsdecode(path))}: {reason_of(error, path)}") from error
+
+
+def _read_tags(path: str | os.PathLike[str]) -> Tags:
     if not os.path.isfile(path):  # noqa: PTH113 - quick; and a pipe would wait for its writer
         return Tags()
     tags, is_known = _by_tinytag(path)
     if tags.title is None:
-        with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
-            tags = _or(tags, _from(read_ape(file)))
-            if tags.title is None and (not is_known or _is_mp4(file)):
-                tags = _or(tags, _by_ffmpeg(file))
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123
+                tags = _or(tags, _from(read_ape(file)))
+                if tags.title is None and (not is_known or _is_mp4(file)):
+                    tags = _or(tags, _by_ffmpeg(file))
+        except OSError as error:
+            raise_want(error)
     return tags
 
 
@@ -58,7 +74,8 @@ def _by_tinytag(path: str | os.PathLike[str]) -> tuple[Tags, bool]:
 
     try:
         found = TinyTag.get(path, duration=False)
-    except (TinyTagException, OSError, ValueError):
+    except (TinyTagException, OSError, ValueError) as error:
+        raise_want(error)
         return Tags(), False
     artists = [found.artist, *found.other.get("artist", [])]
     artist = ", ".join(dict.fromkeys(text for text in map(_text, artists) if text))

@@ -21,7 +21,7 @@ OUTPUT = "mymodel"
 AUGMENT = {
     "gain": "gain_db",
     "equalizer": "equalizer_db",
-    **{name: name for name in ("low_pass", "time_mask", "band_mask", "mixup", "resized_crop")},
+    **{name: name for name in ("low_pass", "time_mask", "band_mask", "mixup", "resized_crop", "shift")},
 }
 """Parameters here -> keys of [augment]."""
 

@@ -278,6 +278,12 @@ def train(
             show_default="0.0",
         ),
     ] = None,
+    shift: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Crops begin up to so much early.", rich_help_panel=_AUGMENT, show_default="0.0"
+        ),
+    ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"] | None,
         typer.Option(help="Where the network runs.", rich_help_panel=_MACHINE, show_default="auto"),

@@ -63,12 +63,13 @@ def scored(model: str | os.PathLike[str], table: str, config: TrainConfig) -> Sc
     bundle = load_bundle(model)
     device = choose_device(config.device)
     student = Student(bundle.network, bundle.heads, choose_precision(config.precision, device)).to(device).eval()
-    cache = MelCache(config.cache or Path(config.output) / "cache", bundle.network.frontend)
+    context = bundle.network.config.encoder.context
+    cache = MelCache(config.cache or Path(config.output) / "cache", bundle.network.frontend, before=context)
     filled = cache.fill(labelled.clips, workers=1, limit_gb=config.cache_limit, watch=lambda done, total: None)
     if filled.failed:
         key, reason = next(iter(filled.failed.items()))
         raise LabelsError(f"{table}: {key} cannot be scored: {reason}")
-    crops = Crops(cache, filled.rows, window_frames=bundle.network.config.encoder.window_frames)
+    crops = Crops.of(cache, filled.rows, bundle.network.config.encoder)
     reader = Reader(crops, device=device, log_floor=cache.log_floor)
     clips = range(len(labelled.clips))
     rows = reader.rows(student, clips)

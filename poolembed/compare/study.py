@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 from filelock import Timeout
 
-from poolembed.bundle import load_bundle
+from poolembed.bundle import described, load_bundle
 from poolembed.compare.config import StudyConfig, small_model
 from poolembed.compare.contenders import CONTENDERS, Contender, Trial
 from poolembed.compare.jobs import WORK, Job, Record, read_record
@@ -172,7 +172,7 @@ class _Plan:
         columns = columns_of(base)
         column = columns[0] if columns else None
         labelled = read_labels(config.data, columns=columns, need_labels=bool(columns))
-        cache = MelCache(output / CACHE, model.frontend)
+        cache = MelCache(output / CACHE, model.frontend, before=model.config.encoder.context)
         filled = cache.fill(
             labelled.clips, workers=usable_cores(), limit_gb=base.cache_limit, watch=watcher.caching, stop=stop
         )
@@ -209,8 +209,11 @@ class _Plan:
         # Where things are, and what studies never set: run ids of studies that were begun before it came still hold.
         for name in ("data", "output", "cache", "cache_limit", "workers", "nested"):
             del parts[name]
-        described = msgspec.json.encode([VERSION, seed > 0, parts, self.identities[place]], order="sorted")
-        id = f"{contender.name}-seed{seed}-{hashlib.sha256(described).hexdigest()[:10]}"
+        del parts["augment"]["shift"]
+        if config.model is not None:
+            parts["model"] = described(config.model)
+        whole = msgspec.json.encode([VERSION, seed > 0, parts, self.identities[place]], order="sorted")
+        id = f"{contender.name}-seed{seed}-{hashlib.sha256(whole).hexdigest()[:10]}"
         output = Path(self.study.config.output)
         return Job(
             id=id,

@@ -51,7 +51,8 @@ def default_batch_size(device: torch.device, config: ModelConfig) -> int:
     if device.type != "cpu":
         return BATCH_SIZES[device.type]
     encoder = config.encoder
-    frames, bands = encoder.window_frames // encoder.time_strides[0], config.frontend.n_mels // 2
+    frames = (encoder.window_frames + sum(encoder.context_frames)) // encoder.time_strides[0]
+    bands = config.frontend.n_mels // 2
     return min(max(CPU_ACTIVATIONS // (encoder.widths[0] * frames * max(bands, 1)), 1), 64)
 
 

@@ -16,7 +16,7 @@ class Window(NamedTuple):
 
     Attributes:
         samples: ``(window_samples,)`` float32; a view that is valid until the next window is asked for.
-        frames: how many of its mel frames are the song's; the rest is padding.
+        frames: how many of its mel frames, its context aside, are the song's; the rest is padding.
     """
 
     samples: NDArray[np.float32]
@@ -24,29 +24,33 @@ class Window(NamedTuple):
 
 
 class WindowShape(NamedTuple):
-    """Lengths of a window: mel frames, samples between frames, samples per frame."""
+    """Lengths of a window: mel frames, samples between frames, samples per frame; mel frames of context beside it."""
 
     frames: int
     hop_length: int
     n_fft: int
+    before: int = 0
+    after: int = 0
 
     @classmethod
     def of(cls, config: ModelConfig) -> WindowShape:
         """The window that a model sees."""
-        return cls(config.encoder.window_frames, config.frontend.hop_length, config.frontend.n_fft)
+        frontend, encoder = config.frontend, config.encoder
+        return cls(encoder.window_frames, frontend.hop_length, frontend.n_fft, *encoder.context_frames)
 
     @property
     def samples(self) -> int:
-        """Samples of one window, context of its edge frames included."""
-        return (self.frames - 1) * self.hop_length + self.n_fft
+        """Samples of one window, its context and that of its edge frames included."""
+        return (self.before + self.frames + self.after - 1) * self.hop_length + self.n_fft
 
 
 def cut_windows(blocks: Iterable[NDArray[np.float32]], shape: WindowShape) -> Iterator[Window]:
     """Cut sample blocks of any lengths into windows, in constant memory.
 
     A song of n > 0 samples has ``1 + n // hop_length`` mel frames, centred on multiples of the hop, with zeros before
-    and after it (librosa's ``center=True, pad_mode="constant"``). Window k holds frames ``[k W, (k + 1) W)`` and so
-    starts at sample ``k W hop_length - n_fft // 2``. No samples, no windows.
+    and after it (librosa's ``center=True, pad_mode="constant"``). Window k holds frames ``[k W, (k + 1) W)``,
+    beside them its context, ``[k W - before, (k + 1) W + after)``, and so starts at sample
+    ``(k W - before) hop_length - n_fft // 2``. No samples, no windows.
 
     Args:
         blocks: 1-D float32 at the model's rate.
@@ -54,7 +58,7 @@ def cut_windows(blocks: Iterable[NDArray[np.float32]], shape: WindowShape) -> It
     """
     length, stride = shape.samples, shape.frames * shape.hop_length
     buffer = np.zeros(length, np.float32)
-    filled = shape.n_fft // 2  # the zeros before the song
+    filled = shape.before * shape.hop_length + shape.n_fft // 2  # the zeros before the song
     total = emitted = 0
     for block in blocks:
         total += len(block)

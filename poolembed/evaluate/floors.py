@@ -149,8 +149,12 @@ def _pieces(
 def _fit_encoder(network: SongModel, samples: NDArray[np.float32]) -> None:
     """Fit the norms of mel bands and encoder to samples without gaps: padding must not count as audio."""
     windows = _windows(samples, network)
-    if len(windows) > 1:
-        windows = windows[:-1]  # the last is padded
+    encoder, frames = network.config.encoder, 1 + len(samples) // network.config.frontend.hop_length
+    before, after = encoder.context_frames
+    # The last is padded; and so are those whose context reaches beyond the samples.
+    first = -(-before // encoder.window_frames)
+    last = min((frames - after) // encoder.window_frames, len(windows) - 1)
+    windows = windows[first:last] if first < last else windows
     network.train()
     for batch in np.array_split(windows, -(-len(windows) // _BATCH)):
         network.features(torch.from_numpy(batch))

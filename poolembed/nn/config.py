@@ -46,6 +46,12 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         depth: convolutions per stage.
         time_strides: by how much each stage shortens the time axis.
         frame_features: channels C of the frame features that are pooled.
+        context: whether a window is encoded with the mel frames beside it that its features depend on (the receptive
+            field of the convolutions), the song's own or the silence around it. Features are then those of one pass
+            over the whole song, wherever windows fall and however long they are. Without it every window is encoded
+            by itself, with zeros beside it.
+        low_pass_taps: of the binomial low-pass in time before every convolution that strides in time, against aliasing
+            (Zhang, Making convolutional networks shift-invariant again, 2019): 3 are 1 2 1, 5 are 1 4 6 4 1, 1 is none.
     """
 
     window_frames: Size = 256
@@ -58,6 +64,8 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     depth: Annotated[int, Meta(ge=1, le=64)] = 2
     time_strides: Annotated[tuple[Size, ...], Meta(max_length=16)] = (2, 2, 2, 1)
     frame_features: Size = 768
+    context: bool = False
+    low_pass_taps: Literal[1, 3, 5] = 1
 
     def __post_init__(self) -> None:
         if len(self.time_strides) != len(self.widths):
@@ -72,6 +80,29 @@ class EncoderConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         for stride in self.time_strides:
             product *= stride
         return product
+
+    @property
+    def margins(self) -> list[tuple[int, int]]:
+        """Frames of context before and after a window, in the input and in the output of each stage.
+
+        Each counts in its own frames. Every convolution takes off either side as many frames as it reaches further; the
+        last stage's output has none left. All are 0 without `context`.
+        """
+        before = after = 0
+        margins = [(before, after)]
+        for stride in reversed(self.time_strides):
+            if self.context:
+                before, after = before + self.depth - 1, after + self.depth - 1
+                # The strided convolution, whose output i is centred on its input i * stride.
+                reach = 1 + (self.low_pass_taps // 2 if stride > 1 else 0)
+                before, after = before * stride + reach, max((after - 1) * stride + 1 + reach, 0)
+            margins.append((before, after))
+        return margins[::-1]
+
+    @property
+    def context_frames(self) -> tuple[int, int]:
+        """Mel frames before and after a window that it is encoded with."""
+        return self.margins[0]
 
 
 class PoolingConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -76,15 +76,19 @@ class SongModel(nn.Module):
     @property
     def window_samples(self) -> int:
         """Samples of one window, context included."""
-        frontend = self.config.frontend
-        return (self.config.encoder.window_frames - 1) * frontend.hop_length + frontend.n_fft
+        frontend, encoder = self.config.frontend, self.config.encoder
+        frames = encoder.window_frames + sum(encoder.context_frames)
+        return (frames - 1) * frontend.hop_length + frontend.n_fft
 
     def features(self, samples: Tensor) -> Features:
         """Features of windows ``(B, window_samples)``, one tensor per part."""
         return self.mel_features(self.frontend(samples))
 
     def mel_features(self, mel: Tensor) -> Features:
-        """Features of windows of log-mel ``(B, F, n_mels)``, as the front end makes it; `features` from there on."""
+        """Features of windows of log-mel ``(B, F, n_mels)``, as the front end makes it; `features` from there on.
+
+        The context is part of the windows (`EncoderConfig.context_frames`), and has no features.
+        """
         # Moments are written where they are needed: to copy them there would take a tenth of a small model's time.
         bands = mel.shape[-1]
         moments = mel.new_empty(*mel.shape[:-1], 2 * bands if self.config.mel_statistics else bands)
@@ -92,17 +96,19 @@ class SongModel(nn.Module):
         if self.config.mel_statistics:
             torch.square(mel, out=moments[..., bands:])  # before the encoder keeps its part for backward
         frames, levels = self.encoder(mel)
+        margin, *margins = self.config.encoder.margins
         parts = [frames]
         if self.config.mid_levels:
-            parts += [band_mean(level) for level in levels]
+            parts += [_between(band_mean(level), each) for level, each in zip(levels, margins, strict=True)]
         if self.config.mel_statistics:
-            parts.append(moments.transpose(1, 2))
+            parts.append(_between(moments.transpose(1, 2), margin))
         return parts
 
     def clip_features(self, mel: Tensor) -> Features:
         """Features of clips of W windows ``(B, W, F, n_mels)``, joined along time: ``(B, C_i, W * T_i)``.
 
-        Every window is encoded by itself, as when a song is embedded.
+        Every window is encoded by itself, as when a song is embedded. With context a clip of any length is one window,
+        for that makes no difference.
         """
         clips, windows = mel.shape[:2]
         return [
@@ -201,6 +207,12 @@ def build_pool(config: PoolingConfig, channels: int) -> TemporalPool[Any]:
         "attentive-statistics": lambda: AttentiveStatisticsPool(channels),
     }
     return build[config.kind]()
+
+
+def _between(part: Tensor, margin: tuple[int, int]) -> Tensor:
+    """``(B, C, T)`` without the frames of context before and after."""
+    before, after = margin
+    return part[..., before : part.shape[-1] - after]
 
 
 def _typed(pool: TemporalPool[Any], part: tuple[Tensor, ...]) -> Any:

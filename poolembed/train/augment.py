@@ -1,8 +1,8 @@
 """Augmentation of log-mel crops, on whatever device they are.
 
 All random numbers are drawn on the CPU by a generator of the seed and the step, so that a run can resume and a GPU
-augments as the CPU does. At strength 0 each function returns its input untouched. What comes after a clip's end stays
-silent: at the floor, log of `FrontendConfig.log_floor`, which is what silence has in every band.
+augments as the CPU does. At strength 0 each function returns its input untouched. What comes before a clip's beginning
+or after its end stays silent: at the floor, log of `FrontendConfig.log_floor`, which is what silence has in every band.
 
 Crops are ``(R, W, F, n_mels)``: W windows of F frames, one after the other in time.
 """
@@ -26,29 +26,39 @@ _UPPER = 0.4  # of the bands may be lost to a low-pass; of 128 up to 16 kHz thos
 
 
 def augment(
-    mel: Tensor, frames: Tensor, config: AugmentConfig, *, seed: int, step: int, log_floor: float, rank: int = 0
+    mel: Tensor,
+    frames: Tensor,
+    config: AugmentConfig,
+    *,
+    seed: int,
+    step: int,
+    log_floor: float,
+    rank: int = 0,
+    first: Tensor | None = None,
 ) -> Tensor:
     """Resized crop, gain, equalizer, low-pass, and masks of time and bands, each row its own.
 
     Args:
         mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
-        frames: ``(R,)`` frames before the padding.
+        frames: ``(R,)`` frames of the clip, be they in the context.
         config: strengths.
         seed: of the run.
         step: its number.
         log_floor: smallest mel power told apart.
         rank: number of the process, where several share a step.
+        first: ``(R,)`` the frame that the clip begins at; None: at the first.
     """
     rows = len(mel)
+    first = torch.zeros_like(frames) if first is None else first
     random = generator(seed, "augment", step, rank)
     # Drawn whether they are needed or not: switching one augmentation off leaves the others as they were.
     crop, gain, mask = (torch.from_numpy(random.random((rows, 4))).float().to(mel.device) for _ in range(3))
     curve, cut = (torch.from_numpy(random.random((rows, size))).float().to(mel.device) for size in (_POINTS, 2))
-    mel = resized_crop(mel, frames, config.resized_crop, crop, log_floor)
+    mel = resized_crop(mel, frames, config.resized_crop, crop, log_floor, first)
     mel = change_gain(mel, config.gain_db * (2 * gain[:, 0] - 1), log_floor) if config.gain_db else mel
     mel = equalize(mel, config.equalizer_db, curve, log_floor)
     mel = low_pass(mel, config.low_pass, cut, log_floor)
-    return mask_stretches(mel, frames, config.time_mask, config.band_mask, mask)
+    return mask_stretches(mel, frames, config.time_mask, config.band_mask, mask, first)
 
 
 def change_gain(mel: Tensor, gain_db: Tensor, log_floor: float) -> Tensor:
@@ -97,7 +107,9 @@ def low_pass(mel: Tensor, share: float, drawn: Tensor, log_floor: float) -> Tens
     return mel.masked_fill(lost.reshape(len(mel), 1, 1, bands), math.log(log_floor))
 
 
-def mask_stretches(mel: Tensor, frames: Tensor, time_mask: float, band_mask: float, drawn: Tensor) -> Tensor:
+def mask_stretches(
+    mel: Tensor, frames: Tensor, time_mask: float, band_mask: float, drawn: Tensor, first: Tensor | None = None
+) -> Tensor:
     """Set one stretch of time and one of bands to the clip's mean (SpecAugment, Park et al. 2019).
 
     Args:
@@ -106,15 +118,17 @@ def mask_stretches(mel: Tensor, frames: Tensor, time_mask: float, band_mask: flo
         time_mask: longest stretch, as a share of the clip's frames in the crop.
         band_mask: most bands, as a share.
         drawn: ``(R, 4)`` in [0, 1): lengths and places of the two.
+        first: ``(R,)`` the frame that the clip begins at; None: at the first.
     """
     if not time_mask and not band_mask:
         return mel
     rows, windows, length, bands = mel.shape
     time = torch.arange(windows * length, device=mel.device).reshape(1, -1, 1)
+    time = time if first is None else time - first.reshape(-1, 1, 1)
     band = torch.arange(bands, device=mel.device).reshape(1, 1, -1)
     total = frames.reshape(-1, 1, 1)
     flat = mel.reshape(rows, -1, bands)
-    real = time < total
+    real = (time >= 0) & (time < total)
     mean = (flat * real).sum((1, 2), keepdim=True) / (total * bands).clamp_min(1)
     places = drawn.reshape(rows, 4, 1, 1).unbind(1)
     masked = _inside(time, total, time_mask, *places[:2]) | _inside(band, bands, band_mask, *places[2:])
@@ -129,7 +143,9 @@ def _inside(index: Tensor, total: Tensor | int, share: float, length: Tensor, pl
     return (index >= start) & (index < start + size)
 
 
-def resized_crop(mel: Tensor, frames: Tensor, strength: float, drawn: Tensor, log_floor: float) -> Tensor:
+def resized_crop(
+    mel: Tensor, frames: Tensor, strength: float, drawn: Tensor, log_floor: float, first: Tensor | None = None
+) -> Tensor:
     """Stretch or shrink time and bands, by up to `strength` either way (random resized crop, Niizumi et al. 2021).
 
     A stretch of ``1 - strength`` to ``1 + strength`` times the clip's length is resampled, bilinearly, to the clip's
@@ -142,6 +158,7 @@ def resized_crop(mel: Tensor, frames: Tensor, strength: float, drawn: Tensor, lo
         strength: largest change.
         drawn: ``(R, 4)`` in [0, 1): lengths and places along time and bands.
         log_floor: smallest mel power told apart.
+        first: ``(R,)`` the frame that the clip begins at; None: at the first.
     """
     if not strength:
         return mel
@@ -149,13 +166,14 @@ def resized_crop(mel: Tensor, frames: Tensor, strength: float, drawn: Tensor, lo
     rows, windows, length, bands = mel.shape
     total = windows * length
     size = frames.to(mel.dtype).unsqueeze(1)
-    time = torch.arange(total, device=mel.device, dtype=mel.dtype).unsqueeze(0)
+    begin = frames.new_zeros(rows, 1).to(mel.dtype) if first is None else first.to(mel.dtype).unsqueeze(1)
+    time = torch.arange(total, device=mel.device, dtype=mel.dtype).unsqueeze(0) - begin
     band = torch.arange(bands, device=mel.device, dtype=mel.dtype).unsqueeze(0)
-    real = time < size
+    real = (time >= 0) & (time < size)
     grid = mel.new_empty(rows, total, bands, 2)
     # In the grid's units the picture reaches from -1 to 1, from its first pixel's edge to its last one's.
     grid[..., 0] = (2 * _source(band, float(bands), strength, drawn[:, 2:]) / bands - 1).unsqueeze(1)
-    grid[..., 1] = (2 * _source(time, size, strength, drawn[:, :2]) / total - 1).unsqueeze(2)
+    grid[..., 1] = (2 * (_source(time, size, strength, drawn[:, :2]) + begin) / total - 1).unsqueeze(2)
     above = (mel.reshape(rows, 1, total, bands) - floor) * real.reshape(rows, 1, total, 1)
     moved = functional.grid_sample(above, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return (moved * real.reshape(rows, 1, total, 1) + floor).reshape(mel.shape)
@@ -172,34 +190,46 @@ class Mixed(NamedTuple):
 
     Attributes:
         mel: ``(R, W, F, n_mels)``.
-        frames: ``(R,)``, those of the longer of the two.
+        start: ``(R,)`` where the earlier of the two begins.
+        frames: ``(R,)`` from there to where the later one ends.
         partner: ``(R,)`` the row that each was mixed with.
         share: ``(R,)`` its own share, 0.5 to 1; the partner has the rest.
     """
 
     mel: Tensor
+    start: Tensor
     frames: Tensor
     partner: Tensor
     share: Tensor
 
 
 def mixup(
-    mel: Tensor, frames: Tensor, strength: float, *, seed: int, step: int, log_floor: float, rank: int = 0
+    mel: Tensor,
+    frames: Tensor,
+    strength: float,
+    *,
+    seed: int,
+    step: int,
+    log_floor: float,
+    rank: int = 0,
+    start: Tensor | None = None,
 ) -> Mixed:
     """Mix every crop with another one, in power, as their sounds would add up (Zhang et al. 2018).
 
     Args:
         mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
-        frames: ``(R,)``.
+        frames: ``(R,)``, how many are the clip's.
         strength: parameter of the symmetric Beta distribution that shares are drawn from; 0 mixes nothing.
         seed: of the run.
         step: its number.
         log_floor: smallest mel power told apart.
         rank: number of the process, where several share a step.
+        start: ``(R,)`` the first that is; None: the first of all.
     """
     rows = len(mel)
+    start = torch.zeros_like(frames) if start is None else start
     if not strength:
-        return Mixed(mel, frames, torch.arange(rows, device=mel.device), mel.new_ones(rows))
+        return Mixed(mel, start, frames, torch.arange(rows, device=mel.device), mel.new_ones(rows))
     random = generator(seed, "mixup", step, rank)
     partner = torch.from_numpy(random.permutation(rows)).to(mel.device)
     drawn = random.beta(strength, strength, rows)
@@ -207,4 +237,5 @@ def mixup(
     logs = [part.log().reshape(-1, 1, 1, 1) for part in (share, 1 - share)]
     # Shares of less than the floor sum up to the floor only up to rounding.
     mixed = torch.logaddexp(mel + logs[0], mel[partner] + logs[1]).clamp_min(math.log(log_floor))
-    return Mixed(mixed, torch.maximum(frames, frames[partner]), partner, share)
+    first, stop = torch.minimum(start, start[partner]), torch.maximum(start + frames, (start + frames)[partner])
+    return Mixed(mixed, first, stop - first, partner, share)

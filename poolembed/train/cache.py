@@ -79,13 +79,17 @@ class MelCache:
     Args:
         directory: of the cache; it is made when it is filled.
         frontend: what makes log-mels; it is copied.
+        before: also keep the frames before a clip that reach its samples, for an encoder with context sees them. The
+            folder is another one then.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], frontend: LogMel) -> None:
+    def __init__(self, directory: str | os.PathLike[str], frontend: LogMel, *, before: bool = False) -> None:
         self.config = frontend.config
         self._frontend = copy.deepcopy(frontend).to("cpu", torch.float32).eval()
-        # The frames after the last that still reach samples of the clip: what an encoder sees beside its last frames.
+        # The frames before the first and after the last that still reach samples of the clip: what an encoder sees
+        # beside its edges.
         self._tail = -(-(self.config.n_fft // 2) // self.config.hop_length)
+        self._head = self._tail - 1 if before else 0
         header = {
             "poolembed_cache": VERSION,
             "frontend": msgspec.to_builtins(self.config),
@@ -93,6 +97,8 @@ class MelCache:
             "step": STEP,
             "tail": self._tail,
         }
+        if before:
+            header["head"] = self._head
         self._header = header
         name = hashlib.sha256(msgspec.json.encode(header, order="sorted")).hexdigest()[:16]
         self.directory = Path(directory)
@@ -113,15 +119,25 @@ class MelCache:
 
     def frames(self, row: int) -> int:
         """Mel frames of a clip."""
-        return self._entries[row].rows - self._tail
+        return self._entries[row].rows - self._head - self._tail
 
     def clip(self, row: int) -> NDArray[np.uint8]:
         """Levels of a clip, ``(frames, n_mels)``: a view of the memory map."""
-        entry = self._entries[row]
-        return self._map[entry.offset : entry.offset + entry.rows - self._tail]
+        return self.with_edges(row)[self._head : -self._tail]
 
-    def with_tail(self, row: int) -> NDArray[np.uint8]:
-        """As `clip`, with the few frames after it that are not silent yet: they pad the last window when embedding."""
+    def write(self, out: NDArray[np.uint8], row: int, start: int) -> None:
+        """Write levels of a clip from a frame on, which may lie before the clip, into zeros ``(n, n_mels)``.
+
+        Around the clip is what embedding has there: the few frames that still reach its samples (before it, only if
+        those are kept), then silence.
+        """
+        begin = start + self._head
+        piece = self.with_edges(row)[max(begin, 0) : max(begin + len(out), 0)]
+        first = max(-begin, 0)
+        out[first : first + len(piece)] = piece
+
+    def with_edges(self, row: int) -> NDArray[np.uint8]:
+        """As `clip`, with the few frames before and after it that are not silent, for they still reach its samples."""
         entry = self._entries[row]
         return self._map[entry.offset : entry.offset + entry.rows]
 
@@ -191,14 +207,14 @@ class MelCache:
         return filled
 
     def levels(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.uint8]]:
-        """Levels of a clip with its tail, ``(n, n_mels)`` at a time, from its samples.
+        """Levels of a clip with its edges, ``(n, n_mels)`` at a time, from its samples.
 
         Raises:
             AudioError: the samples are too large for a spectrum.
         """
-        silence = np.zeros(self._tail * self.config.hop_length, np.float32)
+        before, after = (np.zeros(n * self.config.hop_length, np.float32) for n in (self._head, self._tail))
         shape = WindowShape(_CHUNK, self.config.hop_length, self.config.n_fft)
-        for window in cut_windows(chain(blocks, [silence]), shape):
+        for window in cut_windows(chain([before], blocks, [after]), shape):
             # Not around the yield: an abandoned generator may be closed in a thread whose mode this is not.
             with torch.inference_mode():
                 mel = self._frontend(torch.from_numpy(window.samples).unsqueeze(0))[0, : window.frames]

@@ -43,7 +43,7 @@ class ObjectiveConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Augmentation of training crops, all on the log-mel spectrogram; 0 switches one off.
+    """Augmentation of training crops, all on the log-mel spectrogram; 0 switches one off. A frozen encoder sees none.
 
     All are off: for a few hundred clips, from the model base, none helps (`tests/benchmarks/results/augmentation.md`).
     To train from scratch on many hours is another matter; see `models/recipe/base.toml`.
@@ -56,6 +56,9 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         band_mask: largest number of masked mel bands, as a share of all.
         mixup: parameter of the Beta distribution that two clips are mixed by, in power (Zhang et al. 2018).
         resized_crop: largest change of speed and of band position, as a share (Niizumi et al. 2021).
+        shift: most seconds that a crop may begin before its clip, in whole mel frames. The network samples time at one
+            frame in several (`Model.time_resolution`); so clips that are no longer than a crop, too, are heard at
+            any offset from that grid, and both views of a clip, or a student and its teacher, do not share theirs.
     """
 
     gain_db: NotNegative = 0.0
@@ -65,6 +68,7 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     band_mask: Share = 0.0
     mixup: NotNegative = 0.0
     resized_crop: Share = 0.0
+    shift: NotNegative = 0.0
 
 
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

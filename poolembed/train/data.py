@@ -81,7 +81,8 @@ def load_data(
     for column in columns:
         if problem := missing_labels(labelled.clips, column):
             raise LabelsError(f"{config.data}: {problem}", hint="it takes two labels at least to learn any")
-    cache = MelCache(config.cache or Path(config.output) / "cache", network.frontend)
+    context = network.config.encoder.context
+    cache = MelCache(config.cache or Path(config.output) / "cache", network.frontend, before=context)
 
     def fill() -> Filled:
         workers = config.workers or usable_cores()

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poolembed.bundle import described
 from poolembed.disk import open_regular
 from poolembed.embed.device import default_batch_size
 from poolembed.embed.outputs.files import open_bytes, write_at
@@ -128,7 +129,7 @@ class FeatureCache:
         place = {row: at for at, row in enumerate(unique)}
         self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
         self._place = np.array([-1 if row is None else place[row] for row in rows], np.int64)
-        self._crops = Crops(mels, unique, window_frames=self._window)
+        self._crops = Crops.of(mels, unique, config.encoder)
         self._lengths = np.array([mels.frames(row) for row in unique], np.int64)
         self._first_window = np.concatenate([[0], np.cumsum(-(-self._lengths // self._window))])
         self._first_frame = np.concatenate([[0], np.cumsum(-(-self._lengths // self._reduction))])
@@ -301,12 +302,12 @@ class FeatureCache:
 
 def _identity(network: SongModel, dtype: torch.dtype, device: torch.device, content: Sequence[str]) -> str:
     """Hash of all that features depend on."""
-    config = network.config
+    parts = described(network.config)
     digest = hashlib.sha256(
         msgspec.json.encode(
             [
                 VERSION,
-                msgspec.to_builtins([config.frontend, config.encoder, config.mid_levels, config.mel_statistics]),
+                [parts[name] for name in ("frontend", "encoder", "mid_levels", "mel_statistics")],
                 [STEP, str(dtype), device.type],
                 list(content),
             ]

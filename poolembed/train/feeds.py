@@ -101,11 +101,12 @@ class StepFeed:
             return Item(batch.parts(), batch.frames, clips, None)
         place = {"seed": self._sampler.seed, "step": step, "rank": self._rank}
         mel = dequantise(batch.mel, self._floor)
-        mel = augment(mel, batch.frames, self._config, log_floor=self._floor, **place)
+        first, last = batch.heard.unbind(1)
+        mel = augment(mel, last - first, self._config, log_floor=self._floor, first=first, **place)
         if not self._config.mixup:
-            return Item(mel, batch.frames, clips, None)
-        mixed = mixup(mel, batch.frames, self._config.mixup, log_floor=self._floor, **place)
-        return Item(mixed.mel, mixed.frames, clips, Mix(mixed.partner, mixed.share))
+            return Item(mel, batch.frames, clips, None, batch.start)
+        mixed = mixup(mel, batch.frames, self._config.mixup, log_floor=self._floor, start=batch.start, **place)
+        return Item(mixed.mel, mixed.frames, clips, Mix(mixed.partner, mixed.share), mixed.start)
 
 
 class Reader:

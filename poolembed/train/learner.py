@@ -29,7 +29,7 @@ class Student(nn.Module):
         self.heads = nn.ModuleList(heads)
         self.precision = precision
 
-    def features(self, mel: Tensor, frames: Tensor) -> Features:
+    def features(self, mel: Tensor, stop: Tensor) -> Features:
         """Features of clips' log-mels ``(R, W, F, n_mels)``, each part ``(R, C_i, W T_i)``.
 
         Windows that are all padding are not encoded, and their features are 0: beside clips of up to a minute they
@@ -37,12 +37,13 @@ class Student(nn.Module):
 
         Args:
             mel: log-mels.
-            frames: ``(R,)`` real mel frames of each.
+            stop: ``(R,)`` the mel frame of each at which padding begins.
         """
-        clips, windows, length = mel.shape[:3]
+        clips, windows = mel.shape[:2]
+        length = mel.shape[2] - sum(self.model.config.encoder.context_frames)
         half = self.precision != torch.float32
         with torch.autocast(mel.device.type, self.precision if half else None, enabled=half):
-            real = torch.arange(windows, device=mel.device) * length < frames.unsqueeze(1)
+            real = torch.arange(windows, device=mel.device) * length < stop.unsqueeze(1)
             if bool(real.all()):
                 return self.model.clip_features(mel)
             parts = []
@@ -52,7 +53,7 @@ class Student(nn.Module):
                 parts.append(placed.transpose(1, 2).flatten(2))
             return parts
 
-    def fold(self, features: Features, frames: Tensor) -> State:
+    def fold(self, features: Features, frames: Tensor, start: Tensor | None = None) -> State:
         """State of R clips or windows: that of the model, then one of each head that pools frames.
 
         Where there is such a head the encoder learns from it alone: the embedding follows what the encoder has
@@ -61,12 +62,14 @@ class Student(nn.Module):
         Args:
             features: from `features`.
             frames: ``(R,)`` real mel frames of each.
+            start: ``(R,)`` the first of them; None: the first of all.
         """
-        mask = self.mask(features[0], frames)
+        start = torch.zeros_like(frames) if start is None else start
+        mask = self.mask(features[0], start, start + frames)
         heads = [tuple(head.fold(features[0], mask)) for head in self.frame_heads]
         if heads:
             features = [part.detach() for part in features]
-        return self.model.fold(features, torch.zeros_like(frames), frames) + heads
+        return self.model.fold(features, start, start + frames) + heads
 
     def merge_rows(self, state: State) -> State:
         """Merge all rows of a state, consecutive windows of one clip, into one row."""
@@ -94,10 +97,10 @@ class Student(nn.Module):
         """The heads that classify embeddings."""
         return [head for head in self.heads if isinstance(head, EmbeddingHead)]
 
-    def mask(self, frame_features: Tensor, frames: Tensor) -> Tensor:
-        """Which frame features ``(R, C, T)`` are real, ``(R, T)``, of clips of so many mel frames ``(R,)``."""
-        first = torch.arange(frame_features.shape[-1], device=frames.device)
-        return first * self.model.config.encoder.time_reduction < frames.unsqueeze(1)
+    def mask(self, frame_features: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+        """Which frame features ``(R, C, T)`` are real, ``(R, T)``, of clips of mel frames ``[start, stop)``."""
+        first = torch.arange(frame_features.shape[-1], device=stop.device) * self.model.config.encoder.time_reduction
+        return (first >= start.unsqueeze(1)) & (first < stop.unsqueeze(1))
 
 
 class Learner(nn.Module):
@@ -133,7 +136,12 @@ class Learner(nn.Module):
         return self
 
     def forward(
-        self, inputs: Tensor | Features, frames: Tensor, clips: Tensor, mix: Mix | None = None
+        self,
+        inputs: Tensor | Features,
+        frames: Tensor,
+        clips: Tensor,
+        mix: Mix | None = None,
+        start: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and its terms ``(len(terms),)`` before they are weighted.
 
@@ -142,9 +150,11 @@ class Learner(nn.Module):
             frames: ``(R,)`` real mel frames.
             clips: ``(R,)`` numbers of the clips, on the CPU.
             mix: how rows were mixed.
+            start: ``(R,)`` the first real mel frame; None: the first of all.
         """
-        features = self.student.features(inputs, frames) if isinstance(inputs, Tensor) else inputs
-        rows = self.student.finalize(self.student.fold(features, frames), clips, mix)
+        stop = frames if start is None else start + frames
+        features = self.student.features(inputs, stop) if isinstance(inputs, Tensor) else inputs
+        rows = self.student.finalize(self.student.fold(features, frames, start), clips, mix)
         losses = torch.stack([term(rows) for term in self.terms])
         loss = (losses * losses.new_tensor(self.weights)).sum()
         for _, pool in pools_of(self.student):

@@ -113,6 +113,7 @@ class Item:
     frames: Tensor
     clips: Tensor
     mix: Mix | None
+    start: Tensor | None = None
 
 
 class Feed(Protocol):
@@ -249,7 +250,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
             item = next(source)
             rate = rate_at(step, steps, peak=config.lr, warmup=config.warmup)
             set_rate(optimizer, rate)
-            loss, terms = network(item.inputs, item.frames, item.clips, item.mix)
+            loss, terms = network(item.inputs, item.frames, item.clips, item.mix, item.start)
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)

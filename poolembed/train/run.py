@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from contextlib import ExitStack
@@ -143,9 +144,9 @@ class Run:
         self.learner = Learner(
             student, [t for t, _ in terms.values()], [w for _, w in terms.values()], frozen=config.freeze == "encoder"
         ).to(where.device)
-        self.source: Crops | FeatureCache = Crops(
-            data.cache, data.rows, window_frames=network.config.encoder.window_frames
-        )
+        frontend = network.config.frontend
+        shift = math.floor(config.augment.shift * frontend.sample_rate / frontend.hop_length + 1e-6)
+        self.source: Crops | FeatureCache = Crops.of(data.cache, data.rows, network.config.encoder, shift=shift)
 
     @property
     def windows(self) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor
 from poolembed.errors import UsageError
 
 if TYPE_CHECKING:
+    from poolembed.nn.config import EncoderConfig
     from poolembed.train.cache import MelCache
 
 T = TypeVar("T")
@@ -45,15 +46,21 @@ class Batch:
     """Crops of clips, or whole clips window by window.
 
     Attributes:
-        mel: ``(R, W, F, n_mels)`` uint8 levels (`dequantise` makes log-mels of them). After the clip's end they are as
-            they are when embedding: what still reaches its last samples, a frame or two, then level 0.
-        frames: ``(R,)`` int64, how many of the W F frames are the clip's.
+        mel: ``(R, W, F, n_mels)`` uint8 levels (`dequantise` makes log-mels of them). Around the clip they are as they
+            are when embedding: what still reaches its samples, a frame or two, then level 0. For an encoder with
+            context W is 1: the crop is one window, its context before and after it included in F.
+        start: ``(R,)`` int64, the first frame of the crop, its context aside, that is the clip's.
+        frames: ``(R,)`` int64, how many from there on are.
+        heard: ``(R, 2)`` int64, the first of the W F frames that is the clip's, be it in the context, and the first
+            behind it that is not.
         clips: ``(R,)`` int64, numbers of the clips in the run's table.
         rows: ``(R,)`` int64, their rows in the cache.
     """
 
     mel: Tensor
+    start: Tensor
     frames: Tensor
+    heard: Tensor
     clips: Tensor
     rows: Tensor
 
@@ -130,18 +137,19 @@ class Sampler:
         clips: NDArray[np.int64] = self._clips[np.concatenate([view[self._mine] for view in views])]
         return clips
 
-    def starts(self, step: int, spare: NDArray[np.int64]) -> NDArray[np.int64]:
+    def starts(self, step: int, spare: NDArray[np.int64], ahead: NDArray[np.int64] | int = 0) -> NDArray[np.int64]:
         """Where crops begin, uniform over the valid starts.
 
         Args:
             step: number of the step.
             spare: ``(V B,)`` how much longer than the crop each of `clips` is; at most 0 for one that fits.
+            ahead: ``(V B,)`` by how much a crop may begin before its clip.
 
         Returns:
-            ``(V B,)``, each in ``[0, max(spare, 0)]``.
+            ``(V B,)``, each in ``[-ahead, max(spare, 0)]``.
         """
         drawn = generator(self.seed, "starts", step).random((self.views, self.batch_size))[:, self._mine].reshape(-1)
-        starts: NDArray[np.int64] = np.floor(drawn * (np.maximum(spare, 0) + 1)).astype(np.int64)
+        starts: NDArray[np.int64] = np.floor(drawn * (ahead + np.maximum(spare, 0) + 1)).astype(np.int64) - ahead
         return starts
 
     def _partners(self, positions: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
@@ -163,20 +171,49 @@ class Crops:
     Args:
         cache: filled.
         rows: cache row of every clip of the run's table; None where there is none.
-        window_frames: mel frames F of the windows that the network sees.
+        window_frames: mel frames of the windows that the network sees.
+        context: mel frames before and after a window that it sees too (`EncoderConfig.context_frames`).
+        resolution: mel frames that a frame feature stands for.
+        shift: most mel frames that a crop of `batch` may begin before its clip. A crop has one frame feature at least,
+            so one of a clip shorter than that begins where the clip does.
     """
 
-    def __init__(self, cache: MelCache, rows: Sequence[int | None], *, window_frames: int) -> None:
+    def __init__(
+        self,
+        cache: MelCache,
+        rows: Sequence[int | None],
+        *,
+        window_frames: int,
+        context: tuple[int, int] = (0, 0),
+        resolution: int = 1,
+        shift: int = 0,
+    ) -> None:
         self._cache = cache
         self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
         self._frames = np.array([0 if row is None else cache.frames(row) for row in rows], np.int64)
         self._window = window_frames
+        self._before, self._after = context
+        self._resolution, self._shift = resolution, shift
+
+    @classmethod
+    def of(cls, cache: MelCache, rows: Sequence[int | None], encoder: EncoderConfig, *, shift: int = 0) -> Crops:
+        """Crops as an encoder sees them."""
+        return cls(
+            cache,
+            rows,
+            window_frames=encoder.window_frames,
+            context=encoder.context_frames,
+            resolution=encoder.time_reduction,
+            shift=shift,
+        )
 
     def batch(self, sampler: Sampler, step: int, windows: int) -> Batch:
         """The crops of a step: clips longer than W windows are cropped at random, shorter ones padded."""
         clips = sampler.clips(step)
-        starts = sampler.starts(step, self._frames[clips] - windows * self._window)
-        return self.cut(clips, starts, windows)
+        frames, length = self._frames[clips], windows * self._window
+        most = min(self._shift, length - self._resolution)
+        ahead = np.where(frames < self._resolution, 0, most)
+        return self.cut(clips, sampler.starts(step, frames - length, ahead), windows)
 
     def whole(self, clips: Sequence[int], batch_size: int) -> Iterator[Batch]:
         """Every window of the clips, in order and uncropped, W = 1 and `batch_size` windows at a time.
@@ -189,18 +226,24 @@ class Crops:
             yield self.cut(numbers[part], starts[part], 1)
 
     def cut(self, clips: NDArray[np.int64], starts: NDArray[np.int64], windows: int) -> Batch:
-        """Crops of W windows, from the frames where they start; padded where the clip ends before."""
+        """Crops of W windows, from the frames where they start, before the clip if negative; padded around the clip."""
         length = windows * self._window
+        total = self._before + length + self._after
+        rows = self._rows[clips]
         # By numpy: torch would fill it in several threads, which take the processor from those that train.
-        mel = np.zeros((len(clips), length, self._cache.n_mels), np.uint8)
-        for out, row, start in zip(mel, self._rows[clips].tolist(), starts.tolist(), strict=True):
-            piece = self._cache.with_tail(row)[start : start + length]
-            out[: len(piece)] = piece
+        mel = np.zeros((len(clips), total, self._cache.n_mels), np.uint8)
+        for out, row, start in zip(mel, rows.tolist(), starts.tolist(), strict=True):
+            self._cache.write(out, row, start - self._before)
+        edges = np.stack([np.zeros_like(starts), self._frames[clips]], 1) - (starts - self._before)[:, None]
+        first, stop = np.maximum(-starts, 0), np.minimum(self._frames[clips] - starts, length)
+        with_context = total > length
         return Batch(
-            mel=torch.from_numpy(mel).view(len(clips), windows, self._window, -1),
-            frames=torch.from_numpy(np.minimum(self._frames[clips] - starts, length)),
+            mel=torch.from_numpy(mel).view(len(clips), 1 if with_context else windows, -1, self._cache.n_mels),
+            start=torch.from_numpy(first),
+            frames=torch.from_numpy(stop - first),
+            heard=torch.from_numpy(edges.clip(0, total)),
             clips=torch.from_numpy(clips.copy()),
-            rows=torch.from_numpy(self._rows[clips]),
+            rows=torch.from_numpy(rows),
         )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from poolembed.audio import open_audio
 from poolembed.errors import AudioError
+from tests.conftest import noise
 from tests.waiting import PATIENCE
 
 CLIPS = Path(__file__).parents[1] / "clips"
@@ -341,3 +342,21 @@ def test_file_that_shrinks_meanwhile(make: Make, name: str) -> None:
         os.truncate(path, 1_000)
         assert sum(map(len, blocks)) >= 0
     assert stream.note is None or stream.note
+
+
+# A signalling NaN, on which the processor complains whatever is done with it; an infinity; the largest there is.
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFFBFFFFF, 0x7F800000, 0x7F7FFFFF, 0xFF7FFFFF])
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_floats_that_are_none_are_counted_without_a_warning(
+    tmp_path: Path, channels: int, subtype: str, bits: int
+) -> None:
+    samples = noise(100_000 * channels).reshape(-1, channels).astype(np.float32)
+    for place in (0, 70_000):  # in the first block and in a later one
+        samples.view(np.uint32)[place] = bits
+    soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype)
+    with open_audio(str(tmp_path / "a.wav")) as stream:
+        decoded = np.concatenate([*stream.blocks()])
+    assert np.isfinite(decoded).all()
+    assert len(decoded) == 100_000
+    assert stream.note is not None and ("taken as 0" in stream.note or "full scale" in stream.note)

@@ -237,12 +237,13 @@ class PlainLoop:
         )
         frames = np.log(np.maximum(power, mel.log_floor)).T
         count = -(-len(frames) // width)
-        padded = np.full((count * width, mel.n_mels), math.log(mel.log_floor), np.float32)
-        padded[: len(frames)] = frames
+        before, after = self._config.encoder.context_frames
+        padded = np.full((before + count * width + after, mel.n_mels), math.log(mel.log_floor), np.float32)
+        padded[before : before + len(frames)] = frames
         real = torch.full((count,), width)
         real[-1] = len(frames) - (count - 1) * width
         with torch.inference_mode():
-            windows = torch.from_numpy(padded).reshape(count, width, mel.n_mels)
+            windows = torch.from_numpy(padded).unfold(0, before + width + after, width).transpose(1, 2)
             pairs = zip(torch.split(windows, 8), torch.split(real, 8), strict=True)
             states = torch.cat([packed_states(self._network, *pair) for pair in pairs])
             return self._network.finalize(self._network.merge_rows(self._network.unpack(states)))[0]

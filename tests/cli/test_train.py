@@ -108,7 +108,7 @@ class TestResolving:
             "--seconds 3 --epochs 7 --batch-size 9 --lr 0.02 --weight-decay 0.3 --warmup 0.2 --clip-norm 3 --ema 0.5 "
             "--patience 4 --no-balance --valid 0.3 --valid-fold 2 --seed 8 "
             "--device cpu --precision bf16 --workers 3 --cache c --cache-limit 5 --gain 1 --equalizer 7 --low-pass 0.6 "
-            "--time-mask 0.2 --band-mask 0.3 --mixup 0.4 --resized-crop 0.5"
+            "--time-mask 0.2 --band-mask 0.3 --mixup 0.4 --resized-crop 0.5 --shift 0.16"
         )
         expected = TrainConfig(
             data="clips",
@@ -147,7 +147,14 @@ class TestResolving:
             cache="c",
             cache_limit=5,
             augment=AugmentConfig(
-                gain_db=1, equalizer_db=7, low_pass=0.6, time_mask=0.2, band_mask=0.3, mixup=0.4, resized_crop=0.5
+                gain_db=1,
+                equalizer_db=7,
+                low_pass=0.6,
+                time_mask=0.2,
+                band_mask=0.3,
+                mixup=0.4,
+                resized_crop=0.5,
+                shift=0.16,
             ),
         )
         assert resolved(*line.split()) == expected

@@ -18,7 +18,7 @@ from filelock import FileLock
 import poolembed
 from poolembed.bundle import load_bundle
 from poolembed.compare.command import compare, read_results
-from poolembed.compare.config import StudyConfig
+from poolembed.compare.config import StudyConfig, small_model
 from poolembed.compare.contenders import CONTENDERS
 from poolembed.compare.jobs import MODELS, RUNS, WORK, perform
 from poolembed.compare.results import Results
@@ -151,6 +151,12 @@ def test_ids_of_runs_outlast_new_options_of_training() -> None:
         "mean-seed0-ee977417a0",
         "mean-seed1-bd24417a00",
     ]
+    scratch = msgspec.structs.replace(BASE, init="scratch", model=small_model())
+    plan = _Plan(cast(Study, SimpleNamespace(config=StudyConfig(data="", output="o"))), scratch, [("a", "b")], ["x"])
+    assert plan.job(CONTENDERS["mean"], {}, 0).id == "mean-seed0-7001ffeecf"
+    encoder = msgspec.structs.replace(small_model().encoder, context=True)
+    plan.base = msgspec.structs.replace(scratch, model=msgspec.structs.replace(small_model(), encoder=encoder))
+    assert plan.job(CONTENDERS["mean"], {}, 0).id != "mean-seed0-7001ffeecf"
 
 
 def test_a_run_is_what_train_makes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from poolembed.embed.windows import WindowShape, cut_windows
-from tests.conftest import noise, slow_windows, tiny_config
+from tests.conftest import noise, slow_windows, tiny_config, tiny_network
 
 SHAPE = WindowShape(frames=4, hop_length=10, n_fft=24)
 STRIDE = SHAPE.frames * SHAPE.hop_length
@@ -61,9 +62,22 @@ def test_other_overlaps(hop_length: int, n_fft: int) -> None:
         assert_is_slicing(song, [song[i : i + 6] for i in range(0, length, 6)], shape)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 12), st.integers(0, 12), st.integers(0, 400), st.integers(1, 90))
+@example(1, 12, 12, 1, 90)
+def test_context(frames: int, before: int, after: int, length: int, block: int) -> None:
+    """More of it than of the window, too."""
+    shape, song = WindowShape(frames, 10, 24, before, after), noise(length)
+    assert_is_slicing(song, [song[i : i + block] for i in range(0, length, block)], shape)
+
+
 def test_windows_of_a_real_shape() -> None:
     shape = WindowShape.of(tiny_config())
-    assert shape == (32, 80, 256)
+    assert shape == (32, 80, 256, 0, 0)
+    encoder = msgspec.structs.replace(tiny_config().encoder, context=True)
+    with_context = WindowShape.of(msgspec.structs.replace(tiny_config(), encoder=encoder))
+    assert with_context == (32, 80, 256, *encoder.context_frames)
+    assert with_context.samples == tiny_network(msgspec.structs.replace(tiny_config(), encoder=encoder)).window_samples
     for length in (1, 79, 80, 2560 - 1, 2560, 2608 - 1, 2608, 3 * 2560 + 48, 20_000):
         song = noise(length)
         assert_is_slicing(song, [song], shape)

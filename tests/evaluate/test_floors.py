@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -193,6 +194,15 @@ class TestUntrained:
         assert abs(float(fitted.mean() - loudness)) < 0.5  # silence is at -11.5, and would fill 5/6 of every window
         vectors = embed_clips(build_engine(network), clips).matrix
         assert np.linalg.norm(vectors.mean(0)) < 0.7  # centred: the clips do not all point one way
+
+    def test_nor_is_silence_beside_a_window_with_context(self, folder: Path) -> None:
+        encoder = msgspec.structs.replace(tiny_config().encoder, context=True, window_frames=16)
+        trained = tiny_network(msgspec.structs.replace(tiny_config(), encoder=encoder))
+        network = self.make(folder, trained)
+        loudness = mel_statistics([clip(folder, f"{number}.wav") for number in self.CLIPS], trained.frontend).matrix
+        fitted = network.mel_norm.running_mean
+        assert fitted is not None
+        assert abs(float(fitted.mean()) - loudness[:, :16].mean()) < 0.45  # 0.31; with silence 0.60
 
     def test_a_file_that_vanished(self, folder: Path) -> None:
         clips = [clip(folder, "0.wav"), clip(folder, "gone.wav")]

@@ -93,6 +93,18 @@ class TestAll:
         one, same = (augment(crop, frames, EVERYTHING, seed=0, step=0, log_floor=FLOOR)[0] for crop in (mel, changed))
         torch.testing.assert_close(one, same)
 
+    @pytest.mark.parametrize("first", [1, 7, 20])
+    def test_a_clip_that_begins_later_is_changed_as_it_would_be(self, first: int) -> None:
+        """The frames before it, too, stay silent."""
+        mel, frames = crops()
+        later = torch.cat([torch.full((6, first, 12), SILENCE), mel.flatten(1, 2)], 1)
+        expected = augment(mel, frames, EVERYTHING, seed=0, step=0, log_floor=FLOOR).flatten(1, 2)
+        begins = torch.full_like(frames, first)
+        made = augment(later.unsqueeze(1), frames, EVERYTHING, seed=0, step=0, log_floor=FLOOR, first=begins)[:, 0]
+        assert torch.equal(made[:, :first], later[:, :first])
+        # The places that a resized crop is taken from are of another grid: 1e-6 of 60 frames, times differences of 10.
+        torch.testing.assert_close(made[:, first:], expected, rtol=0, atol=2e-3)
+
     @pytest.mark.parametrize("device", DEVICES)
     def test_every_device_computes_the_same(self, device: str) -> None:
         mel, frames = crops()

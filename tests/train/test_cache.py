@@ -110,13 +110,16 @@ class TestFrames:
             assert cache.frames(row) == 1 + length // HOP
             assert_close(cache.clip(row), expected_levels(noise(length, seed)))
 
-    def test_windows_cut_from_it_are_those_that_embedding_sees(self, songs: list[Path], tmp_path: Path) -> None:
-        """Padding included: what an encoder sees beside a clip's last frames is what it will see when embedding."""
-        cache = MelCache(tmp_path, FRONTEND)
+    @pytest.mark.parametrize("context", [(0, 0), (1, 0), (7, 5), (40, 50)])
+    def test_windows_cut_from_it_are_those_that_embedding_sees(
+        self, songs: list[Path], tmp_path: Path, context: tuple[int, int]
+    ) -> None:
+        """What is beside a clip included: what an encoder sees there is what it will see when embedding."""
+        cache = MelCache(tmp_path, FRONTEND, before=any(context))
         filled = fill(cache, [clip(song) for song in songs])
-        crops = Crops(cache, filled.rows, window_frames=32)
+        crops = Crops(cache, filled.rows, window_frames=32, context=context)
         for number, length in enumerate(LENGTHS):
-            expected = slow_windows(noise(length, number), WindowShape(32, HOP, N_FFT))
+            expected = slow_windows(noise(length, number), WindowShape(32, HOP, N_FFT, *context))
             batches = list(crops.whole([number], 3))
             mel = torch.cat([batch.mel for batch in batches])
             assert torch.cat([batch.frames for batch in batches]).tolist() == [frames for _, frames in expected]
@@ -394,7 +397,7 @@ class TestInterruption:
             assert filled.content == content
             for row, hashed in zip(filled.rows, content, strict=True):
                 assert row is not None
-                assert store.hash_rows(cache.with_tail(row)) == hashed
+                assert store.hash_rows(cache.with_edges(row)) == hashed
 
     @pytest.mark.parametrize("repeat", range(8))
     def test_rows_lost_after_their_lines_were_written(
@@ -418,7 +421,7 @@ class TestInterruption:
             assert filled.content == content
             for row, hashed in zip(filled.rows, content, strict=True):
                 assert row is not None
-                assert store.hash_rows(cache.with_tail(row)) == hashed
+                assert store.hash_rows(cache.with_edges(row)) == hashed
 
     def test_a_damaged_header_is_an_error(self, filled_folder: tuple[Path, list[str], list[Clip]]) -> None:
         source, _, clips = filled_folder

@@ -106,7 +106,10 @@ def test_what_is_there_stays_if_the_new_cannot_be_written(tmp_path: Path) -> Non
         ("[augment]\nmxup = 1", ["augment.mxup is not known", "did you mean mixup?"]),
         (
             "[augment]\nzzz = 1",
-            ["augment.zzz is not known", "gain_db, equalizer_db, low_pass, time_mask, band_mask, mixup, resized_crop"],
+            [
+                "augment.zzz is not known",
+                "equalizer_db, low_pass, time_mask, band_mask, mixup, resized_crop, shift",
+            ],
         ),
         ("epochs = 0", ["epochs = 0 must be a whole number >= 1"]),
         ("epochs = 1.5", ["epochs = 1.5 must be a whole number, not a number"]),

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -53,7 +54,7 @@ def mels(tmp_path_factory: pytest.TempPathFactory) -> tuple[MelCache, list[int |
         clips.append(Clip(str(root / f"{seed}.wav"), str(seed), {}))
     clips.insert(2, Clip(str(root / "gone.wav"), "gone", {}))
     clips.append(clips[-1])  # one clip twice
-    cache = MelCache(root / "cache", NETWORK.frontend)
+    cache = MelCache(root / "cache", NETWORK.frontend, before=True)
     return cache, cache.fill(clips, workers=2, limit_gb=1).rows
 
 
@@ -118,6 +119,21 @@ class TestFeatures:
             assert (stored.frames.numpy() >= crop - WINDOW // 2).all()
         assert begun <= set(range(max(1, 11 - windows)))
         assert len(begun) > 1 or windows >= 10
+
+    @pytest.mark.parametrize("windows", [1, 3, 12])
+    def test_with_context_windows_have_the_features_of_the_whole_crop(
+        self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, windows: int
+    ) -> None:
+        """Stored window by window, and compared with crops that are encoded in one piece."""
+        encoder = msgspec.structs.replace(tiny_config().encoder, context=True)
+        network = tiny_network(msgspec.structs.replace(tiny_config(), encoder=encoder))
+        cache, crops = filled(tmp_path, mels, network), Crops.of(*mels, encoder)
+        for first in (0, 1, 5):
+            starts = np.minimum(first, (np.array(LENGTHS) - 1) // WINDOW)
+            numbers = np.array(NUMBERS)
+            assert_same_as_computed(
+                network, cache.gather(numbers, starts, windows), crops.cut(numbers, starts * WINDOW, windows)
+            )
 
     def test_make_the_embedding_of_the_file(self, mels: tuple[MelCache, list[int | None]], tmp_path: Path) -> None:
         """From the sound to the vector, past the cache: what differs is the cache's 8 and 16 bits."""

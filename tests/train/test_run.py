@@ -19,13 +19,17 @@ import poolembed
 from poolembed.bundle import load_bundle
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
+from poolembed.predict import Prediction, load_predictor
 from poolembed.train import loop
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
 from poolembed.train.data import load_data
+from poolembed.train.feeds import Reader
+from poolembed.train.learner import Student
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run, train
+from poolembed.train.sampling import Crops
 from poolembed.train.start import start_model
 from tests.conftest import RATE, tiny_config
 from tests.train.runs import Quiet, config, write_clips
@@ -96,7 +100,7 @@ def test_supcon_takes_labels_that_only_the_clips_held_out_have(tmp_path: Path) -
 
 
 RESUMED: list[dict[str, Any]] = [
-    {"augment": {"gain_db": 3, "time_mask": 0.3, "band_mask": 0.3, "mixup": 0.4, "resized_crop": 0.1}},
+    {"augment": {"gain_db": 3, "time_mask": 0.3, "band_mask": 0.3, "mixup": 0.4, "resized_crop": 0.1, "shift": 0.03}},
     {"pool": "predictions", "pooling": "gem"},
     {"freeze": "encoder"},
     {"objectives": [{"kind": "contrastive"}, {"kind": "supcon", "weight": 0.5}]},
@@ -258,6 +262,30 @@ def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
     for clip, embedding in zip(data.division.valid, rows.embeddings, strict=True):
         expected = torch.from_numpy(model.embed(data.labelled.clips[clip].path))
         assert float(embedding @ expected) > 0.999, "quantised log-mels lead elsewhere"
+
+
+@pytest.mark.parametrize("pool", ["features", "predictions"])
+def test_a_model_with_context_is_trained_and_embeds_as_it_was_validated(tmp_path: Path, pool: str) -> None:
+    encoder = msgspec.structs.replace(tiny_config().encoder, context=True)
+    model = msgspec.to_builtins(msgspec.structs.replace(tiny_config(), encoder=encoder))
+    settings = config(tmp_path, init="scratch", model=model, pool=pool, epochs=3, augment={"time_mask": 0.2})
+    assert train(settings, Quiet()).finished
+    trained = load_bundle(tmp_path / "out")
+    assert trained.network.config.encoder == encoder
+    data = load_data(settings, trained.network, Quiet(), ALONE)
+    assert data is not None
+    reader = Reader(Crops.of(data.cache, data.rows, encoder), device=ALONE.device, log_floor=data.cache.log_floor)
+    rows = reader.rows(Student(trained.network, trained.heads), data.division.valid)
+    clips = [data.labelled.clips[clip].path for clip in data.division.valid]
+    embedded = poolembed.load(tmp_path / "out", precision="fp32").embed_files(clips)
+    predicted = load_predictor(tmp_path / "out", precision="fp32").predict(clips)
+    for embedding, score, (_, vector), prediction in zip(
+        rows.embeddings, rows.scores["label"], embedded, predicted, strict=True
+    ):
+        assert float(embedding @ torch.from_numpy(vector)) > 0.999
+        assert isinstance(prediction, Prediction)
+        found = score.softmax(0) if pool == "features" else score
+        np.testing.assert_allclose(prediction.probabilities["label"], found, atol=0.02)
 
 
 def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:

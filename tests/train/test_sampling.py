@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from poolembed.errors import UsageError
 from poolembed.labels import Clip
-from poolembed.train.cache import MelCache
+from poolembed.train.cache import MelCache, dequantise
 from poolembed.train.sampling import Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
-from tests.conftest import HOP, RATE, noise, tiny_network
+from tests.conftest import HOP, RATE, noise, tiny_config, tiny_network
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")
@@ -97,6 +98,17 @@ class TestSampler:
         assert ((counts - 300) ** 2 / 300).sum() < 27.9
         assert abs(starts[:, 2].mean() - 0.5) < 0.05
 
+    def test_or_a_little_before_the_clip(self) -> None:
+        sampler = Sampler(range(4), batch_size=4, seed=0)
+        spare, ahead = np.array([-3, 0, 2, 9]), np.array([4, 4, 2, 0])
+        starts = np.stack([sampler.starts(step, spare, ahead) for step in range(3000)])
+        for column, (least, most) in enumerate(zip(-ahead, np.maximum(spare, 0), strict=True)):
+            values, counts = np.unique(starts[:, column], return_counts=True)
+            assert values.tolist() == list(range(least, most + 1))
+            expected = 3000 / len(values)
+            assert ((counts - expected) ** 2 / expected).sum() < 27.9  # as above; fewer degrees of freedom, if anything
+        np.testing.assert_array_equal(sampler.starts(5, spare, 0), sampler.starts(5, spare))
+
     def test_views_of_a_clip_are_cropped_apart(self) -> None:
         sampler = Sampler(range(8), batch_size=8, seed=0, views=2)
         starts = sampler.starts(0, np.full(16, 1000)).reshape(2, -1)
@@ -146,13 +158,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[MelCache, list[int 
         soundfile.write(root / f"{seed}.wav", noise((frames - 1) * HOP + 1, seed), RATE, subtype="FLOAT")
         clips.append(Clip(str(root / f"{seed}.wav"), str(seed), {}))
     clips.insert(2, Clip(str(root / "gone.wav"), "gone", {}))
-    cache = MelCache(root / "cache", tiny_network().frontend)
+    cache = MelCache(root / "cache", tiny_network().frontend, before=True)
     rows = cache.fill(clips, workers=2, limit_gb=1).rows
     assert [cache.frames(row) for row in rows if row is not None] == list(LENGTHS)
     return cache, rows
 
 
 NUMBERS = (0, 1, 3, 4, 5, 6, 7)  # those of the clips that were decoded
+
+
+def behind(mels: MelCache, row: int) -> NDArray[np.uint8]:
+    """Levels of a clip with the frames after it that still reach its samples: 2, for half an FFT is 1.6 hops."""
+    return mels.with_edges(row)[-(mels.frames(row) + 2) :]
 
 
 class TestCrops:
@@ -170,7 +187,7 @@ class TestCrops:
             assert batch.clips.tolist() == sampler.clips(step).tolist()
             for mel, frames, clip, row in zip(batch.mel, batch.frames, batch.clips, batch.rows, strict=True):
                 assert rows[clip] == row
-                whole = mels.with_tail(int(row))
+                whole = behind(mels, int(row))
                 assert frames == min(mels.frames(int(row)), length)
                 flat = mel.flatten(0, 1).numpy()
                 (start,) = [
@@ -184,6 +201,78 @@ class TestCrops:
                 assert not flat[len(tail) :].any()
         longest = [start for row, start in begun if row == len(LENGTHS) - 1]
         assert len(longest) > 15
+
+    @pytest.mark.parametrize("windows", [1, 2, 5])
+    def test_with_context_are_the_same_with_more_beside_them(
+        self, cache: tuple[MelCache, list[int | None]], windows: int
+    ) -> None:
+        mels, rows = cache
+        before, after = context = (FRAMES + 3, 4)
+        sampler = Sampler(NUMBERS, batch_size=7, seed=0, views=2)
+        plain, wide = (Crops(mels, rows, window_frames=FRAMES, context=each) for each in ((0, 0), context))
+        for step in range(10):
+            one, other = plain.batch(sampler, step, windows), wide.batch(sampler, step, windows)
+            assert other.mel.shape == (14, 1, before + windows * FRAMES + after, mels.n_mels)
+            assert torch.equal(other.mel[:, 0, before:-after], one.mel.flatten(1, 2))
+            assert torch.equal(other.frames, one.frames)
+            for mel, frames, heard, row in zip(other.mel, other.frames, other.heard.tolist(), other.rows, strict=True):
+                whole, length = mels.clip(int(row)), mels.frames(int(row))
+                first, last = heard
+                (start,) = [
+                    at for at in range(length) if np.array_equal(mel[0, first:last], whole[at : at + last - first])
+                ]
+                assert first == 0 or start == 0, "silence before the clip, or as much of it as there is room for"
+                assert last == before + windows * FRAMES + after or start + last - first == length
+                assert frames == min(last - before, windows * FRAMES)
+            assert one.heard.tolist() == [[0, frames] for frames in one.frames]
+
+    @pytest.mark.parametrize("context", [False, True])
+    @pytest.mark.parametrize("windows", [1, 2])
+    def test_begin_before_the_clip_if_asked_to(
+        self, cache: tuple[MelCache, list[int | None]], windows: int, context: bool
+    ) -> None:
+        """By every offset up to the shift; and what is pooled is the clip alone, however short it is."""
+        mels, rows = cache
+        encoder = msgspec.structs.replace(tiny_config().encoder, context=context, window_frames=FRAMES)
+        network = tiny_network(msgspec.structs.replace(tiny_config(), encoder=encoder))
+        crops, shift = Crops.of(mels, rows, encoder, shift=5), 5
+        sampler, length = Sampler(NUMBERS, batch_size=7, seed=0, views=2), windows * FRAMES
+        before = encoder.context_frames[0]
+        offsets: dict[int, set[int]] = {}
+        for step in range(40):
+            batch = crops.batch(sampler, step, windows)
+            for mel, start, frames, row in zip(batch.mel, batch.start, batch.frames, batch.rows, strict=True):
+                offsets.setdefault(mels.frames(int(row)), set()).add(int(start))
+                flat = mel.flatten(0, 1)[before:].numpy()
+                if start:
+                    assert frames == min(mels.frames(int(row)), length - start)
+                    np.testing.assert_array_equal(flat[start : start + frames], mels.clip(int(row))[:frames])
+                    assert not flat[: max(start - 1, 0)].any(), "the frame before the first still reaches its samples"
+            with torch.no_grad():  # which raises where nothing is left to pool
+                features = network.clip_features(dequantise(batch.mel, mels.log_floor))
+                state = network.fold(features, batch.start, batch.start + batch.frames)
+                assert bool(network.finalize(state).isfinite().all())
+        for frames, seen in offsets.items():
+            most = 0 if frames < encoder.time_reduction else min(shift, length - encoder.time_reduction)
+            assert max(seen) <= most
+            if frames <= length:
+                assert seen == set(range(most + 1))
+
+    def test_a_shift_by_whole_strides_leaves_the_embedding_of_a_model_with_context(
+        self, cache: tuple[MelCache, list[int | None]]
+    ) -> None:
+        mels, rows = cache
+        encoder = msgspec.structs.replace(tiny_config().encoder, context=True, window_frames=4 * FRAMES)
+        network = tiny_network(msgspec.structs.replace(tiny_config(), encoder=encoder))
+        crops, numbers = Crops.of(mels, rows, encoder), np.array([0, 1, 3, 4])
+
+        def embedded(start: int) -> torch.Tensor:
+            batch = crops.cut(numbers, np.full(4, start), 1)
+            features = network.clip_features(dequantise(batch.mel, mels.log_floor))
+            return network.finalize(network.fold(features, batch.start, batch.start + batch.frames)).detach()
+
+        for strides in (1, 2, 3):
+            torch.testing.assert_close(embedded(-strides * encoder.time_reduction), embedded(0), rtol=0, atol=1e-5)
 
     def test_are_a_function_of_the_step(self, cache: tuple[MelCache, list[int | None]]) -> None:
         crops = Crops(*cache, window_frames=FRAMES)
@@ -215,8 +304,9 @@ class TestCrops:
             assert frames[:-1].tolist() == [FRAMES] * (len(frames) - 1)
             assert frames.sum() == mels.frames(row)
             np.testing.assert_array_equal(levels[: mels.frames(row)], mels.clip(row))
-            np.testing.assert_array_equal(levels[: len(mels.with_tail(row))], mels.with_tail(row)[: len(levels)])
-            assert not levels[len(mels.with_tail(row)) :].any()
+            whole = behind(mels, row)
+            np.testing.assert_array_equal(levels[: len(whole)], whole[: len(levels)])
+            assert not levels[len(whole) :].any()
 
     def test_no_clips(self, cache: tuple[MelCache, list[int | None]]) -> None:
         assert list(Crops(*cache, window_frames=FRAMES).whole([], 3)) == []
