@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from poolembed.audio.faults import raise_want
 
 if TYPE_CHECKING:
     import av
@@ -104,11 +105,13 @@ def encoding_of_stream(container: av.container.InputContainer, stream: av.AudioS
     pictures = {each.index for each in container.streams.video if each.disposition & Disposition.attached_pic}
     start, head = None, b""
     # Pictures come first, each in one packet.
-    with contextlib.suppress(FFmpegError):
+    try:
         for packet in itertools.islice(container.demux(), 1000):
             if packet.stream.index == stream.index:
                 start, head = packet.pos, bytes(packet)[:32]
                 break
+    except FFmpegError as error:  # decoding finds that out as well, and may go on behind it
+        raise_want(error)
     lossless = _is_lossless(context, codec, head)
     bits = _bits(context, codec, head) if lossless else None
     alone = len(container.streams.audio) + len(container.streams.video) - len(pictures) == 1

@@ -134,13 +134,14 @@ class TestOpening:
     @quick
     @given(cut=st.integers(0, 128 + 4 * 12 - 1))
     @example(cut=128 + 4 * 12 - 1)
+    @example(cut=8)  # in the middle of its header's length
     def test_truncated(self, tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
         path = saved(tmp_path_factory.mktemp("t") / "x.npy")
         path.write_bytes(path.read_bytes()[:cut])
         with pytest.raises(VectorsError) as caught:
             open_collection(path)
         assert "x.npy" in caught.value.message
-        assert ("cut short" in caught.value.message) == (cut >= 128)
+        assert ("x.npy is cut short" in caught.value.message) == (cut >= 128)
         assert caught.value.hint
 
     def test_a_tree_of_mixed_sizes(self, tmp_path: Path) -> None:
