@@ -18,9 +18,12 @@ from poolembed.errors import PoolembedError, UsageError
 
 def main() -> None:
     """Run the command line; every error becomes a message on stderr and an exit code."""
-    with take_ctrl_c():
-        speak_utf8()
-        _run()
+    try:
+        with take_ctrl_c():
+            speak_utf8()
+            _run()
+    except KeyboardInterrupt:  # out here, for Python lets it in anywhere: also where no command is being run yet
+        sys.exit(128 + signal.SIGINT)
 
 
 def _run() -> None:
@@ -45,8 +48,6 @@ def _run() -> None:
         except MemoryError:
             _say("poolembed: not enough memory")
             sys.exit(1)
-        except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
         except Exception as error:  # noqa: BLE001 - it is reported
             LOGGER.exception("%s", " ".join(sys.argv))
             _say(f"poolembed: a fault of poolembed: {type(error).__name__}: {error}")
