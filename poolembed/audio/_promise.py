@@ -38,7 +38,8 @@ def read_promise(file: BinaryIO, chunks: Chunks | None) -> Promise:
         chunks: of the file, where it is made of chunks.
     """
     if chunks is not None:
-        return Promise(_stored(file, chunks))
+        samples = _stored(file, chunks)
+        return Promise(samples, cut=samples is None and _is_cut(chunks))
     file.seek(0)
     head = file.read(24)
     if head[:4] == b"OggS":
@@ -71,7 +72,8 @@ def _stored(file: BinaryIO, chunks: Chunks) -> int | None:
         desc = chunks.find(b"desc")
         file.seek(desc.start if desc else 0)
         kind, bytes_a_packet = struct.unpack("> 8x 4s 4x I", file.read(20).ljust(20, b"\0"))
-        return (data.size - chunks.head) // bytes_a_packet if kind == b"lpcm" and bytes_a_packet else None
+        is_plain = kind in (b"lpcm", b"ulaw", b"alaw")
+        return (data.size - chunks.head) // bytes_a_packet if is_plain and bytes_a_packet else None
     if data.size >= _UNKNOWN and chunks.kind in (b"RIFF", b"RIFX"):
         return None
     fmt = chunks.find(b"fmt ")
@@ -79,8 +81,17 @@ def _stored(file: BinaryIO, chunks: Chunks) -> int | None:
     codec, block_align = struct.unpack(
         "> H 10x H" if chunks.kind == b"RIFX" else "< H 10x H", file.read(14).ljust(14, b"\0")
     )
-    # Only PCM, float and extensible: in the others a block is more than one sample.
-    return data.size // block_align if fmt and codec in (1, 3, 0xFFFE) and block_align else None
+    # Only PCM, float, A-law, mu-law and extensible: in the others a block is more than one sample.
+    return data.size // block_align if fmt and codec in (1, 3, 6, 7, 0xFFFE) and block_align else None
+
+
+def _is_cut(chunks: Chunks) -> bool:
+    """Whether the samples, in whatever codec, are stated to end behind the end of the file."""
+    data = chunks.samples
+    if data is None or data.size <= chunks.head:
+        return False
+    is_known = chunks.kind in (b"caff", b"riff", b"RF64", b"BW64") or data.size < 0x7F00_0000 - 1024
+    return is_known and data.start + data.size > chunks.size
 
 
 def aiff_frame(file: BinaryIO, chunks: Chunks) -> int:

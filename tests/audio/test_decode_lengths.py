@@ -335,3 +335,23 @@ def test_headers_that_state_nonsense(tmp_path: Path, offset: int, value: bytes, 
         return
     with pytest.raises(AudioError, match=message), open_source(str(tmp_path / "a"), 16_000) as source:
         [*source.blocks()]
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "CAF", "AU", "W64"])
+@pytest.mark.parametrize("subtype", ["ULAW", "ALAW"])
+def test_half_of_it_is_truncated_in_a_codec_of_bytes_too(tmp_path: Path, container: str, subtype: str) -> None:
+    data = sndfile(tone(440, RATE, 2, 4), RATE, container, subtype)
+    (tmp_path / "a").write_bytes(data)
+    assert Heard(tmp_path / "a").note is None
+    (tmp_path / "a").write_bytes(data[: len(data) // 2])
+    assert Heard(tmp_path / "a").note == "truncated: 2.0 s of 4.0 s decoded"
+
+
+@pytest.mark.parametrize("container", ["WAV", "W64"])
+@pytest.mark.parametrize("subtype", ["MS_ADPCM", "IMA_ADPCM"])
+def test_half_of_it_breaks_off_in_a_codec_of_blocks(tmp_path: Path, container: str, subtype: str) -> None:
+    data = sndfile(tone(440, RATE, 2, 4), RATE, container, subtype)
+    (tmp_path / "a").write_bytes(data)
+    assert Heard(tmp_path / "a").note is None
+    (tmp_path / "a").write_bytes(data[: len(data) // 2])
+    assert Heard(tmp_path / "a").note == "truncated: breaks off after 2.0 s"
