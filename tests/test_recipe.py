@@ -329,8 +329,8 @@ class TestSegments:
                 assert float(row["end"]) - float(row["start"]) == pytest.approx(end - begin, abs=1e-3)
                 spans = ((path, float(row["start"]), float(row["end"])), (of, begin, end))
                 (_, one), (_, other) = (next(read_excerpts(corpus / p, RATE, [(s, e)])) for p, s, e in spans)
-                loud = (np.square(each[: 2 * RATE].reshape(-1, RATE // 20)).mean(1) for each in (one, other))
-                assert np.corrcoef(*(np.log(level + 1e-6) for level in loud))[0, 1] > 0.9
+                loud = [np.square(each[: 2 * RATE].reshape(-1, RATE // 20)).mean(1) for each in (one, other)]
+                assert np.corrcoef(np.log(loud[0] + 1e-6), np.log(loud[1] + 1e-6))[0, 1] > 0.9
         assert shifted
 
     @pytest.mark.parametrize("suffix", sorted(copies.CODECS))

@@ -1,4 +1,7 @@
-"""Files whose writer never came back to fill in their length: for libsndfile their headers are completed on the fly."""
+"""Headers that libsndfile would misread, put right on the fly.
+
+They have no length, for their writer never came back to fill it in, or fewer bits than their samples have room for.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,23 @@ def missing_sizes(file: BinaryIO, chunks: Chunks | None) -> dict[int, bytes]:
         return _aiff(file, chunks, samples, left)
     # CAF and W64, whose sizes have eight bytes; that of W64 counts its own header of 24 bytes in.
     return {samples.start - 8: struct.pack(">q", left) if chunks.kind == b"caff" else struct.pack("<q", left + 24)}
+
+
+def sample_width(file: BinaryIO, chunks: Chunks | None) -> dict[int, bytes]:
+    """The bits of a sample with those that only fill it up, where a plain WAV counts 20, say, in samples of 32.
+
+    Args:
+        file: open for reading; its position is moved.
+        chunks: its chunks, if it is made of any.
+    """
+    fmt = chunks.find(b"fmt ") if chunks is not None and chunks.kind in (b"RIFF", b"RF64", b"BW64") else None
+    if fmt is None:
+        return {}
+    file.seek(fmt.start)
+    code, channels, _, _, block_align, bits = struct.unpack("<HHIIHH", file.read(16).ljust(16, b"\0"))
+    room = 8 * block_align // max(1, channels)
+    is_padded = code == 1 and bits % 8 and bits <= room - 8 and room in (16, 24, 32)
+    return {fmt.start + 14: struct.pack("<H", room)} if is_padded else {}
 
 
 def _rf64(file: BinaryIO, chunks: Chunks, samples: Chunk, left: int) -> dict[int, bytes]:

@@ -22,7 +22,7 @@ from poolembed.audio._mixing import Downmix
 from poolembed.audio._ogg import read_links
 from poolembed.audio._promise import read_promise
 from poolembed.audio._tail import ac3_end
-from poolembed.audio._unfinished import PatchedFile, missing_sizes
+from poolembed.audio._unfinished import PatchedFile, missing_sizes, sample_width
 from poolembed.audio.encoding import Encoding
 from poolembed.errors import AudioError
 
@@ -305,15 +305,16 @@ def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | N
     is_stored = head in _SNDFILE_MAGIC and not (chunks is not None and _holds_mpeg(file, chunks))
     reason: AudioError | None = None
     if is_stored:
+        width = sample_width(file, chunks)
         with contextlib.suppress(AudioError):
-            decoder = SndfileDecoder(descriptor, samples)
+            decoder = SndfileDecoder(PatchedFile(file, width) if width else descriptor, samples)
             if not decoder.is_empty:
                 return decoder
             # Or its writer never came back to fill in the length.
             reason = AudioError("no audio samples in it")
         with contextlib.suppress(AudioError):
-            if patches := missing_sizes(file, chunks):
-                decoder = SndfileDecoder(PatchedFile(file, patches))
+            if sizes := missing_sizes(file, chunks):
+                decoder = SndfileDecoder(PatchedFile(file, sizes | width))
                 if not decoder.is_empty:
                     return decoder
     if parts is None:

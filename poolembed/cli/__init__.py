@@ -18,12 +18,12 @@ from poolembed.errors import PoolembedError, UsageError
 
 def main() -> None:
     """Run the command line; every error becomes a message on stderr and an exit code."""
-    with take_ctrl_c():
-        try:
+    try:
+        with take_ctrl_c():
             speak_utf8()
             _run()
-        except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt:  # out here, for Python lets it in anywhere: also where no command is being run yet
+        sys.exit(128 + signal.SIGINT)
 
 
 def _run() -> None:

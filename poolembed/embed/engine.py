@@ -34,7 +34,7 @@ from poolembed.audio.faults import reason_of
 from poolembed.audio.source import Source, open_source
 from poolembed.embed.crew import LEAVING, SONG_TIMEOUT, Crew, StuckError, Task
 from poolembed.embed.device import Batch, Runner, exact_and_single_threaded, ignore
-from poolembed.embed.merging import SongMerger, Stretches
+from poolembed.embed.merging import SongMerger, Stretches, check_seconds
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import Window, WindowShape, cut_windows
 from poolembed.errors import UsageError
@@ -122,21 +122,6 @@ class Engine:
         with exact_and_single_threaded():
             run = _Run(self, sources, Stretches(self.head, seconds), stop or threading.Event(), on_audio)
             yield from run.outcomes(ordered)
-
-
-def time_resolution(network: SongModel) -> float:
-    """Seconds between two frame features, which is the shortest stretch that has a vector of its own."""
-    frontend = network.config.frontend
-    return network.config.encoder.time_reduction * frontend.hop_length / frontend.sample_rate
-
-
-def check_seconds(network: SongModel, seconds: float | None) -> None:
-    """Raise a UsageError unless stretches of so many seconds can be embedded."""
-    resolution = time_resolution(network)
-    if seconds is not None and not resolution <= seconds < math.inf:
-        raise UsageError(
-            f"one vector per {seconds:g} seconds is impossible; the least with this model is {resolution:g} seconds"
-        )
 
 
 class _Run:

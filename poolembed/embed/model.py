@@ -26,7 +26,8 @@ from poolembed.embed.device import (
     ignore,
     usable_cores,
 )
-from poolembed.embed.engine import Engine, check_seconds, time_resolution
+from poolembed.embed.engine import Engine
+from poolembed.embed.merging import check_seconds, time_resolution
 from poolembed.embed.nested import check_dim, shortened
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError

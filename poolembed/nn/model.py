@@ -188,7 +188,7 @@ class SongModel(nn.Module):
         """
         model = copy.deepcopy(self).eval().requires_grad_(False)
         model.encoder.for_inference_(dtype)
-        model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cast(Any, model.encoder).to(memory_format=torch.channels_last)  # no overload of torch has it before 2.14
         model.device, model.dtype = device, dtype
         return model.to(device)
 

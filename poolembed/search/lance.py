@@ -178,6 +178,44 @@ def find_table(place: str) -> Table | None:
     )
 
 
+def check_written(place: str, before: int | None) -> Any:
+    """Look into every file that the last commit has written; where one cannot be read, take the commit back.
+
+    The library lance does not notice that the last write of a file came short, as on a disk with room for a part of it.
+
+    Args:
+        place: of the table.
+        before: the version before; None if the commit has made the table.
+
+    Returns:
+        The library's dataset of the version that is there now.
+
+    Raises:
+        VectorsError: a file cannot be read. The table is as it was before, and empty if there was none.
+    """
+    lance = load_lance(place)
+    try:
+        with reaching(place):
+            earlier = [] if before is None else lance.dataset(place, version=before).get_fragments()
+            known = {each.fragment_id: each.metadata for each in earlier}
+            dataset = lance.dataset(place)
+            for fragment in dataset.get_fragments():
+                if fragment.metadata != known.get(fragment.fragment_id):
+                    fragment.scanner(columns=["path"], limit=1).to_table()
+    except VectorsError as error:
+        hint = "the table is as it was before; is there room on its disk?"
+        try:
+            with reaching(place):
+                if before is None:
+                    lance.dataset(place).truncate_table()
+                else:
+                    lance.dataset(place, version=before).restore()
+        except VectorsError:
+            hint = "nor can it be taken back" + ("; remove the table" if before is None else "")
+        raise VectorsError(f"{error.message}: what was written last cannot be read", hint=hint) from error
+    return dataset
+
+
 def _is_vector(type: Any) -> bool:
     import pyarrow as pa
 

@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
 from poolembed.search.collection import Collection
-from poolembed.search.lance import FINGERPRINT, MODEL, ROWS, Table, find_table, load_lance, open_table, reaching, text
+from poolembed.search.lance import (
+    FINGERPRINT,
+    MODEL,
+    ROWS,
+    Table,
+    check_written,
+    find_table,
+    load_lance,
+    reaching,
+    text,
+)
 from poolembed.search.tablesearch import build_index, check_indexable
 from poolembed.vectors import check_rows
 
@@ -97,12 +107,14 @@ def push(
 
     schema = _schema(collection, dtype)
     mode = "append" if table is not None else "create"
+    dataset: Any = None if table is None else table.dataset
     done = {_NEW: 0, _CHANGED: 0}
     todo = int(np.count_nonzero(state != _SAME))
     for kind, rows in _lots(state):
         if stop is not None and stop.is_set():
             break
         on_progress("writing", sum(done.values()) / todo)
+        before = None if dataset is None else dataset.version  # which the merge moves on
         with reaching(place):
             if kind == _NEW:
                 batches = _batches(collection, rows, digests, schema)
@@ -110,8 +122,8 @@ def push(
                 mode = "append"
             else:
                 (batch,) = _batches(collection, rows, digests, schema)
-                dataset = open_table(place).dataset
                 dataset.merge_insert("path").when_matched_update_all().execute(_reader(schema, iter([batch])))
+        dataset = check_written(place, before)
         done[kind] += len(rows)
     left = todo - sum(done.values())
     recall = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,7 @@ class Learner(nn.Module):
         # The front end is a fixed map, and the mel bands' statistics are set once, from real frames only: a batch's
         # own would depend on how much of it is padding.
         student.model.frontend.requires_grad_(False)
-        student.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cast(Any, student.model.encoder).to(memory_format=torch.channels_last)  # see SongModel.for_inference
         if frozen:
             student.model.encoder.requires_grad_(False)
         self.train()

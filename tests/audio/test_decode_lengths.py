@@ -55,10 +55,21 @@ def unfinished_rf64(data: bytearray, size: int) -> bytearray:
     return with_size(data, b"ds64", 8, struct.pack("<QQQ", size, size, size))
 
 
+def plain(data: bytearray, valid: int) -> bytearray:
+    """The same with code 1, and as its bits those that are valid."""
+    return with_size(with_size(data, b"fmt ", 8, struct.pack("<H", 1)), b"fmt ", 22, struct.pack("<H", valid))
+
+
+@pytest.mark.parametrize("is_plain", [False, True], ids=["extensible", "plain"])
 @pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_F000])
-@pytest.mark.parametrize(("container", "valid"), [(32, 24), (32, 20), (32, 32), (24, 20), (24, 24), (16, 12), (16, 16)])
-def test_wav_of_unknown_length_is_what_it_is_with_it(tmp_path: Path, container: int, valid: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("container", "valid"), [(32, 24), (32, 20), (32, 12), (32, 32), (24, 20), (24, 24), (16, 12), (16, 16)]
+)
+def test_wav_of_unknown_length_is_what_it_is_with_it(
+    tmp_path: Path, container: int, valid: int, size: int, is_plain: bool
+) -> None:
     data = extensible(container, valid, CHIRP)
+    data = plain(data, valid) if is_plain else data
     (tmp_path / "whole").write_bytes(data)
     (tmp_path / "a").write_bytes(unfinished_wav(data, size))
     whole, heard = Heard(tmp_path / "whole"), Heard(tmp_path / "a")

@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from poolembed.cli import main
 from tests.cli.conftest import GOOD, Cli, Result, command, files, manifest
 from tests.cli.held import GO, held, running
 from tests.conftest import RATE, noise
@@ -171,6 +173,19 @@ class TestInterrupted:
         assert out == b""
         said = [line for line in err.decode().splitlines() if not line.startswith("import time:")]
         assert not any("Traceback" in line or "ignored" in line for line in said)
+
+    @pytest.mark.parametrize("place", ["speak_utf8", "faults.recording_faults", "app.app", "_say"])
+    def test_wherever_it_comes(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also between the imports, before a command is run, and while an error is being told."""
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sys, "argv", ["poolembed", "search", "nothing", "--in", "nowhere"])
+        monkeypatch.setattr(f"poolembed.cli.{place}", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 130
 
     def test_a_run_that_was_started_deaf_to_ctrl_c_says_nothing_of_it(self, songs: Path) -> None:
         """As shells start what they run in the background."""

@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 from poolembed.bundle import load_bundle
 from poolembed.embed import engine as engine_module
 from poolembed.embed.device import Runner
-from poolembed.embed.engine import LOOKAHEAD, READY, Engine, time_resolution
-from poolembed.embed.merging import SongMerger
+from poolembed.embed.engine import LOOKAHEAD, READY, Engine
+from poolembed.embed.merging import SongMerger, time_resolution
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import AudioError, PoolembedError, UsageError
@@ -304,7 +304,9 @@ class TestTrouble:
         library(lambda name: [])
         assert list(make_engine(device).run(["a"])) == [Failed(0, "no audio samples")]
 
-    @pytest.mark.parametrize("error", [ZeroDivisionError("a\nbug"), AssertionError(), MemoryError(), OSError(5, "I/O")])
+    @pytest.mark.parametrize(
+        "error", [ZeroDivisionError("a\nbug"), AssertionError(), MemoryError(), OSError(22, "odd")]
+    )
     @pytest.mark.parametrize("workers", [1, 4])
     def test_an_unexpected_error_costs_only_its_song(
         self,

@@ -91,7 +91,7 @@ def _wild(done: Done, resting: int) -> str | None:
     if done.code < 0:
         return f"ended by signal {-done.code}"
     if done.traceback:
-        return "traceback: " + done.err.strip().splitlines()[-1]
+        return f"traceback: {re.sub(r'/.*/', '…/', done.traceback)[:200]}"
     if done.code not in (0, 3):
         return f"exit code {done.code}: {done.err.strip()[:200]}"
     others = [line for line in done.err.splitlines() if not _OURS.match(line)]

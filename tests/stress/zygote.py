@@ -155,10 +155,15 @@ class Done:
     err: str = ""
 
     @property
-    def traceback(self) -> bool:
-        """Whether Python's own complaints came out, or ours about a fault of our own."""
+    def traceback(self) -> str:
+        """The first of Python's own complaints, or of ours about a fault of our own; of an exception what it is."""
         words = r"Traceback|Exception ignored|\.py:\d+: \w*Warning|Fatal Python error|a fault of poolembed"
-        return re.search(words, self.err) is not None
+        lines = self.err.splitlines()
+        at = next((number for number, line in enumerate(lines) if re.search(words, line)), None)
+        if at is None:
+            return ""
+        raised = [line for line in lines[at + 1 :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
+        return raised[0] if "Traceback" in lines[at] and raised else lines[at]
 
 
 class Zygote:

@@ -24,6 +24,8 @@ CONNECTIVITY = 48
 BUILDING_WIDTH = 192
 
 _LARGEST = 127
+# As many are added by one thread, and so always come out the same, to the byte; several threads link what they see.
+_FEW = 256
 
 
 class Graph:
@@ -76,7 +78,8 @@ class Graph:
 
     def add(self, vectors: NDArray[np.float32]) -> None:
         """Link vectors ``(n, D)``, on all cores; their numbers follow those that are there."""
-        self._index.add(np.arange(len(self), len(self) + len(vectors)), self._rounded(vectors))
+        threads = 1 if len(vectors) <= _FEW else 0
+        self._index.add(np.arange(len(self), len(self) + len(vectors)), self._rounded(vectors), threads=threads)
 
     def near(self, queries: NDArray[np.float32], count: int, width: int) -> NDArray[np.int64]:
         """The numbers of about the nearest vectors of each query: ``(Q, count)``, -1 where there are no more.
@@ -106,6 +109,9 @@ class Graph:
             self._index.save(path)
         except RuntimeError as error:  # a full disk, for example
             raise OutputError(f"cannot write {path}: {error}") from error
+        # What usearch writes last is written when it closes the file, and whether that went well it does not look at.
+        if path.stat().st_size != self._index.serialized_length:
+            raise OutputError(f"cannot write {path}: it came out short", hint="is there room on its disk?")
 
     def _rounded(self, vectors: NDArray[np.float32]) -> NDArray[np.int8]:
         numbers = np.rint((vectors - self.mean) * np.float32(self.scale)).clip(-_LARGEST, _LARGEST)
