@@ -123,7 +123,7 @@ def test_no_other_decoder_or_link_takes_over(
                     there = heard(path)
                 except AudioError as raised:
                     assert opening.failed, (name, first)
-                    assert raised.message == reason_of(type(error).__mro__[2](*error.args), "")  # type: ignore[attr-defined]
+                    assert raised.message == reason_of(type(error).__mro__[2](*error.args), "")
                     tried += 1
                 else:
                     assert not opening.failed, (name, first)
