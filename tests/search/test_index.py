@@ -377,6 +377,28 @@ class TestRefusing:
             assert sorted(path.name for path in tmp_path.iterdir()) == ["i", "songs"]
             assert path.read_bytes() == before
 
+    def test_a_graph_that_comes_out_short(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        graph = Graph.of(clustered(20))
+        graph.add(clustered(20))
+        graph.save(tmp_path / "whole")
+        save = graph._index.save
+
+        def short(path: Path) -> None:
+            save(path)
+            os.truncate(path, 100)
+
+        monkeypatch.setattr(graph._index, "save", short)
+        with pytest.raises(OutputError, match=r"cannot write .*part: it came out short"):
+            graph.save(tmp_path / "part")
+
+    def test_a_small_index_is_always_the_same(self, tmp_path: Path) -> None:
+        collection = songs(tmp_path / "songs", clustered(250))
+        build_index(collection, tmp_path / "first")
+        for _ in range(5):
+            build_index(collection, tmp_path / "again")
+            assert (tmp_path / "again").read_bytes() == (tmp_path / "first").read_bytes()
+            (tmp_path / "again").unlink()
+
 
 def raising(error: Any) -> Any:
     raise error

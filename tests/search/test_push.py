@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import UsageError, VectorsError
 from poolembed.search.collection import open_collection
-from poolembed.search.lance import open_table
+from poolembed.search.lance import check_written, open_table
 from poolembed.search.push import Pushed, push
 from tests.search.tables import FIRST, SECOND, SIZE, collection, content, vectors
 
@@ -66,6 +67,34 @@ def test_as_a_dictionary(tmp_path_factory: pytest.TempPathFactory, pushes: list[
             assert there.keys() == {f"/music/{name}" for name in expected}
             for name, seed in expected.items():
                 assert there[f"/music/{name}"] == (name, vectors(1, seed=seed)[0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"), [("made", "data"), ("added to", "data"), ("changed", "data"), ("changed", "_deletions")]
+)
+def test_a_file_that_comes_out_short_is_taken_back(
+    place: str, monkeypatch: pytest.MonkeyPatch, what: str, kind: str
+) -> None:
+    first = {} if what == "made" else dict.fromkeys("abcdef", 1)
+    then = dict.fromkeys("uvw" if what == "added to" else "bcd", 2)
+    if first:
+        push(of_songs(first), place)
+    before = content(place) if first else {}
+    there = {*Path(place).rglob("*")}
+
+    def cut(*arguments: Any) -> Any:
+        (written,) = {*Path(place, kind).iterdir()} - there
+        os.truncate(written, written.stat().st_size - 30)
+        return check_written(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("poolembed.search.push.check_written", cut)
+        with pytest.raises(VectorsError, match=r"a table\.lance: .* cannot be read.* as it was before"):
+            push(of_songs(then), place)
+    assert content(place) == before
+    assert push(of_songs(then), place).left == 0
+    assert content(place).keys() == {f"/music/{name}" for name in first | then}
+    assert content(place)[f"/music/{next(iter(then))}"][1] == vectors(1, seed=2)[0].tolist()
 
 
 def test_nothing_new_writes_nothing(place: str) -> None:

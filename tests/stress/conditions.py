@@ -35,6 +35,8 @@ from tests.stress.kills import RATE, Prepared, differences, go_on, prepare, scen
 from tests.stress.zygote import ROOT, Done, Zygote
 
 NOBODY = 65534
+SHORT = "what was written last cannot be read|it came out short"
+"""What is said of a last write that came short, where the library that made it did not look."""
 IMPORTS = [
     "pyarrow.parquet",
     "lance",
@@ -135,7 +137,7 @@ def failing(error: int, lasting: bool) -> Row:
             # What is only tidied up, or tried, may fail without a word: 0 and 3 are good if all is there.
             codes = (1, *one.scenario.codes)
             how = {"at": at, "error": error, "lasting": lasting, "below": str(folder)}
-            _disturbed(outcome, zygote, folder, one, codes=codes, says=os.strerror(error), **how)
+            _disturbed(outcome, zygote, folder, one, codes=codes, says=f"{os.strerror(error)}|{SHORT}", **how)
             outcome.faults[before:] = [f"call {at}: {fault}" for fault in outcome.faults[before:]]
         return outcome
 
@@ -488,7 +490,7 @@ ROWS: dict[str, Row] = {
     "quota reached from some call on": failing(errno.EDQUOT, True),
     "input/output error from some call on": failing(errno.EIO, True),
     "a disk of 16, 40, 64 kB": _small_disk,
-    "files of 1, 2, 5 kB at most": _limited("FSIZE", (1000, 2000, 5000), "File too large"),
+    "files of 1, 2, 5 kB at most": _limited("FSIZE", (1000, 2000, 5000), f"File too large|{SHORT}"),
     "read-only directory": _read_only,
     "12, 20, 32 open files": _limited("NOFILE", (12, 20, 32)),
     "6 open files": _limited("NOFILE", (6,), names=EMBEDS),

@@ -77,7 +77,7 @@ class Graph:
         return len(self._index)
 
     def add(self, vectors: NDArray[np.float32]) -> None:
-        """Link vectors ``(n, D)``, on all cores; their numbers follow those that are there."""
+        """Link vectors ``(n, D)``, on all cores if they are many; their numbers follow those that are there."""
         threads = 1 if len(vectors) <= _FEW else 0
         self._index.add(np.arange(len(self), len(self) + len(vectors)), self._rounded(vectors), threads=threads)
 
