@@ -21,6 +21,8 @@ _FOOTER = 32
 _ID3V1 = 128
 # A tag may hold a picture; a text does not get near to this.
 _MOST = 16 << 20
+_LONGEST = 300  # characters of a text that are shown
+_LOOKED_AT = 10_000  # of which the first that are may come
 
 # What no line of text has: control characters, and halves of characters that bytes of another encoding turn into.
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -101,8 +103,9 @@ def _or(tags: Tags, others: Tags) -> Tags:
 
 
 def _text(value: str | None) -> str | None:
-    """A value on one line, or None where there is nothing in it."""
-    return " ".join(_UNSHOWN.sub(" ", value or "").split()) or None
+    """A value on one line of reasonable length, or None where there is nothing in it."""
+    line = " ".join(_UNSHOWN.sub(" ", (value or "")[:_LOOKED_AT]).split())
+    return line[:_LONGEST] + "…" if len(line) > _LONGEST else line or None
 
 
 def _is_mp4(file: BinaryIO) -> bool:

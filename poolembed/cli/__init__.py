@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from poolembed.cli.encoding import speak_utf8
 from poolembed.cli.stopping import take_ctrl_c
+from poolembed.embed.crew import is_any_left
 from poolembed.errors import PoolembedError, UsageError
 
 
@@ -24,6 +25,11 @@ def main() -> None:
             _run()
     except KeyboardInterrupt:  # out here, for Python lets it in anywhere: also where no command is being run yet
         sys.exit(128 + signal.SIGINT)
+    except SystemExit as end:
+        if is_any_left():  # in a decoder that hangs, with what Python would miss, and say so, when it tidies up
+            _flush()
+            os._exit(end.code if isinstance(end.code, int) else 1 if end.code else 0)
+        raise
 
 
 def _run() -> None:
@@ -52,6 +58,13 @@ def _run() -> None:
             LOGGER.exception("%s", " ".join(sys.argv))
             _say(f"poolembed: a fault of poolembed: {type(error).__name__}: {error}")
             sys.exit(1)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()
 
 
 def _say(line: str) -> None:

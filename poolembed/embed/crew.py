@@ -31,8 +31,14 @@ MOST = 32
 """Threads that may be left behind. Each keeps its stack, its file and, if it spins, a core."""
 
 _TICK = 1.0
+_NAME = "poolembed"
 
 clock = time.monotonic
+
+
+def is_any_left() -> bool:
+    """Whether a thread of a crew is about; once their runs are over, it is one that was left behind."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
 
 
 class StuckError(Exception):
@@ -98,7 +104,7 @@ class Crew(Generic[Work]):
         Raises:
             PoolembedError: the system has no more of them.
         """
-        thread = threading.Thread(target=loop, name="poolembed", daemon=True)
+        thread = threading.Thread(target=loop, name=_NAME, daemon=True)
         with self._lock:
             self._loops[thread] = loop
             _crews.add(self)

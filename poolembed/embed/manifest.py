@@ -28,7 +28,7 @@ from poolembed.nn.config import LARGEST_SIZE
 NAME = "manifest.jsonl"
 VERSION = 1
 WORK = ".poolembed"  # the folder, inside an output directory, of everything that is not finished
-WAY_OUT = "--overwrite replaces what is there; -o with another directory leaves it alone"
+WAY_OUT = "embed --overwrite replaces what is there; embed -o with another directory leaves it alone"
 
 Format = Literal["npy", "matrix", "parquet", "jsonl"]
 FloatType = Literal["float32", "float16"]

@@ -173,6 +173,17 @@ def test_line_breaks_and_control_characters_are_spaces(tmp_path: Path) -> None:
     assert read_tags(path) == Tags("[31m one two ,", None)
 
 
+def test_a_text_without_end_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(
+        tagged(tmp_path / "b.mp3").read_bytes() + ape_tag({"Title": b"t" * 1_000_000, "Artist": b"a" * 300})
+    )
+    tags = read_tags(path)
+    assert tags.artist is not None and len(tags.artist) <= 300
+    path.write_bytes(ape_tag({"Title": b"t" * 1_000_000, "Artist": b"a" * 300}))
+    assert read_tags(path) == Tags("t" * 300 + "…", "a" * 300, None)
+
+
 def test_several_artists(tmp_path: Path) -> None:
     texts = {b"TIT2": b"\3T\0", b"TPE1": b"\3A\0B\0C\0"}
     frames = b"".join(name + bytes([0, 0, 0, len(text), 0, 0]) + text for name, text in texts.items())

@@ -234,7 +234,8 @@ class TestWords:
         }
         mp3 = records["d.mp3"]
         assert (mp3["sample_rate"], mp3["channels"], records["b.flac"]["bits"]) == (RATE, 1, 16)
-        assert mp3["bitrate"] == pytest.approx(mp3["size"] * 8e-3 / mp3["duration"], abs=0.1)
+        in_all = mp3["size"] * 8e-3 / mp3["duration"]  # with the frame that holds no sound but the table
+        assert 0.9 * in_all < mp3["bitrate"] < in_all
 
     def test_a_truncated_file_says_so(self, cli: Cli, songs: Path) -> None:
         data = (songs / "sub" / "a.wav").read_bytes()

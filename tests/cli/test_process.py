@@ -280,3 +280,34 @@ class TestPipes:
     def test_stdin_is_closed(self, script: Cli) -> None:
         done = script("embed", "-", "-m", "toy")
         assert done.code == 1
+
+
+HANGS = """
+import sys, threading
+from poolembed.audio import source
+from poolembed.cli import main
+
+class Hanging(source.MonoSource):
+    def blocks(self):
+        yield next(super().blocks())
+        if self._stream.samples > 40_000:
+            threading.Event().wait()
+
+source.MonoSource = Hanging
+sys.argv[0] = "poolembed"
+main()
+"""
+
+
+def test_a_decoder_that_hangs_for_ever_does_not_keep_the_process(tmp_path: Path) -> None:
+    """Nor does what its thread holds (a resampler, say) make anything complain when the process ends."""
+    for name, samples in (("short.wav", 20_000), ("long.wav", 60_000)):
+        soundfile.write(tmp_path / name, noise(samples), 2 * RATE)
+    arguments = ["embed", str(tmp_path), "-o", str(tmp_path / "out"), "-m", "toy", "--song-timeout", "3"]
+    done = subprocess.run([sys.executable, "-c", HANGS, *arguments], capture_output=True, check=False, timeout=PATIENCE)
+    said = done.stderr.decode()
+    assert done.returncode == 3, said
+    assert "long.wav: no progress for 3 s while decoding" in said
+    assert "leaked" not in said
+    assert said.rstrip().endswith("does not answer")
+    assert (tmp_path / "out" / "short.wav.npy").is_file()

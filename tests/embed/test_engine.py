@@ -304,7 +304,9 @@ class TestTrouble:
         library(lambda name: [])
         assert list(make_engine(device).run(["a"])) == [Failed(0, "no audio samples")]
 
-    @pytest.mark.parametrize("error", [ZeroDivisionError("a\nbug"), AssertionError(), MemoryError(), OSError(22, "odd")])
+    @pytest.mark.parametrize(
+        "error", [ZeroDivisionError("a\nbug"), AssertionError(), MemoryError(), OSError(22, "odd")]
+    )
     @pytest.mark.parametrize("workers", [1, 4])
     def test_an_unexpected_error_costs_only_its_song(
         self,
