@@ -96,6 +96,7 @@ def cli(environment: None, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.
         command = [os.fspath(argument) for argument in arguments]
         if command[:1] == ["embed"] and not {"-m", "--model", "--help"} & set(command):
             command += ["--model", "toy"]
+        monkeypatch.setattr("poolembed.cli.is_any_left", lambda: False)  # or it would end this process
         monkeypatch.setattr(sys, "argv", ["poolembed", *command])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capfdbinary.readouterr()
