@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,10 @@ def ctrl_c_is_heard() -> None:
 def _left_behind() -> set[str]:
     """Threads and, where the system lists them, processes that were started here and are still there."""
     threads = {f"{thread}" for thread in threading.enumerate() if thread is not threading.main_thread()}
-    lists = Path("/proc/self/task").glob("*/children")
-    children = {child for each in lists for child in each.read_text().split()}
+    children: set[str] = set()
+    for each in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread that ended meanwhile
+            children.update(each.read_text().split())
     watcher = str(getattr(resource_tracker._resource_tracker, "_pid", None))  # stays for as long as this process
     return threads | {f"process {child}" for child in children - {watcher}}
 

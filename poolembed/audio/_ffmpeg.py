@@ -38,8 +38,8 @@ _MOST_CHANNELS = 1024
 
 _NOT_AUDIO = "not audio, or its header is damaged or missing"
 
-# Tags in some other encoding than UTF-8 are no reason not to listen. PyAV 19 reads any bytes, and has no such argument;
-# those before it refuse the file unless they are told.
+# Tags in some other encoding than UTF-8 are no reason not to listen. PyAV 19 reads any bytes, as surrogate escapes, and
+# has no such argument; those before it refuse the file unless they are told.
 _ANY_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
@@ -364,6 +364,8 @@ def _is_encrypted(stream: av.AudioStream) -> bool:
 def read_metadata(descriptor: int) -> dict[str, str]:
     """What a file says of itself, by FFmpeg's names for it; what is said of the sound comes after what is of the file.
 
+    Bytes that are not UTF-8 become U+FFFD, with every PyAV.
+
     Raises:
         AudioError: FFmpeg does not read it.
     """
@@ -372,7 +374,9 @@ def read_metadata(descriptor: int) -> dict[str, str]:
             told = container.metadata
             for stream in container.streams.audio[:1]:
                 told = {**told, **stream.metadata}
-            return told
+            return {
+                name: text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name, text in told.items()
+            }
     except av.FFmpegError as error:
         raise_want(error)
         raise AudioError("not audio, or its header is damaged or missing") from None

@@ -46,16 +46,22 @@ def save(results: dict[str, dict[str, Any]]) -> str:
     """Save the results, and the table, which is returned."""
     results = dict(sorted(results.items()))
     SAVED.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    tests = Table("Tests", ["row", "Python", "passed", "failed", "skipped", "seconds", "install, s", "installed, MB"])
+    tests = Table(
+        "Tests", ["row", "commit", "Python", "passed", "failed", "skipped", "seconds", "install, s", "installed, MB"]
+    )
     packages = Table("Packages", ["row", *SHOWN])
     remarks: list[str] = []
     for name, result in results.items():
         counts = [result[key] for key in ("passed", "failed", "skipped", "seconds", "install seconds", "megabytes")]
-        tests.add(name, result["python"], *counts)
+        tests.add(name, result["commit"], result["python"], *counts)
         packages.add(name, *(result["versions"].get(package, "-") for package in SHOWN))
         remarks += [f"- {name}: failed: {test}" for test in result["failures"]]
         remarks += [f"- {name}: {count} skipped: {reason}" for reason, count in result["skips"].items()]
+        remarks += [f"- {name}: {result['note']}"] if "note" in result else []
     heading = "# Pythons and versions\n\nMade by `python3 -m tests.matrix`, row by row, on Linux x86_64."
+    heading += " The lowest rows leave out mypy, for old versions' types lack names that ours refer to."
+    missing = [row.name for row in rows() if row.name not in results]
+    remarks.append(f"- not run: {', '.join(missing) or 'none of this machine'}")
     text = "\n\n".join([heading, tests.markdown(), packages.markdown(), "\n".join(remarks)]).rstrip() + "\n"
     TABLE.write_text(text, "utf-8")
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -63,16 +64,19 @@ def run(row: Row, folder: Path, tests: list[str]) -> dict[str, Any]:
     _do([*pip, *constraints, "--editable", f"{seen / 'poolembed'}[test]"])
     installed = time.monotonic()
     report = home / "junit.xml"
-    script = (
-        f"cd {seen}/poolembed && exec {seen}/venv/bin/python -m pytest -q --junitxml={seen}/junit.xml {' '.join(tests)}"
-    )
+    if row.which == "lowest":  # whose types lack names that ours refer to
+        tests = [*tests, "--deselect", "tests/test_house.py::test_tool_finds_nothing[mypy]"]
+    pytest = f"{seen}/venv/bin/python -m pytest -q --junitxml={seen}/junit.xml {shlex.join(tests)}"
+    script = f"cd {seen}/poolembed && exec {pytest}"
     subprocess.run([*inside, "sh", "-c", script], check=False, env=_environment(str(seen / "venv/bin")))
     done = time.monotonic()
     listed = _do([*pip[:-2], "list", "--format", "json"], capture=True)
     versions = {each["name"]: each["version"] for each in json.loads(listed)}
     version = _do([*pip[: len(inside) + 1], "-c", "import platform; print(platform.python_version())"], capture=True)
+    commit = _do(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture=True)
     return {
         "python": version.strip(),
+        "commit": commit.strip(),
         "install seconds": round(installed - began),
         "seconds": round(done - installed),
         "megabytes": _megabytes(home / "venv") + (_megabytes(root / "usr") if row.python is None else 0),
