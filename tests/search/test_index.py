@@ -37,6 +37,12 @@ MODEL = ModelIdentity("base", "0123456789abcdef", SIZE)
 quick = settings(max_examples=50)
 
 
+@pytest.fixture(autouse=True)
+def linked_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads link what each of them sees, so that recall is another one each time."""
+    monkeypatch.setattr("poolembed.search.index.graph._FEW", 1 << 30)
+
+
 def clustered(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.float32]:
     """Unit vectors, most near to one of forty directions, which are the same for every seed."""
     centres = np.random.default_rng(99).standard_normal((40, size))
