@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, Manifest, Record, read_manifest
-from poolembed.embed.outputs.sink import numpy_dtype
+from poolembed.embed.outputs.table import rows_of
 from poolembed.errors import VectorsError
 from poolembed.files.reading import read_list, read_regular
 from poolembed.identity import ModelIdentity
@@ -188,8 +188,8 @@ def _rows_of(source: Path, manifest: Manifest, records: list[Record]) -> NDArray
     """The vectors that a manifest lists; what else there is in its files is of songs that failed, or not there yet."""
     if manifest.header.settings.format == "npy":
         files = [os.path.join(source, str(record.output)) for record in records]  # noqa: PTH118 - quick
-        return read_tree(files, manifest.header.model.embedding_size, numpy_dtype(manifest.header.settings))
-    file = source / str(records[0].output)
+        return read_tree(files, manifest.header.model.embedding_size, manifest.header.settings.numbers)
+    file = rows_of(source, manifest.header.settings) or source / str(records[0].output)
     matrix = map_npy(file, [2]) if file.suffix == ".npy" else read_table(file).matrix
     rows = [-1 if record.row is None else record.row for record in records]
     if min(rows) < 0 or max(rows) >= len(matrix):
