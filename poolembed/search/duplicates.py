@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -66,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What was found.
+    """What was found. ``len`` is the number of groups, and iterating gives them.
 
     Attributes:
         groups: those of which the most space could be freed first.
@@ -81,6 +81,12 @@ class Duplicates:
     stale: int
     links: int
     soundless: int
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
 
 
 class _File(NamedTuple):

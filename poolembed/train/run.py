@@ -60,7 +60,7 @@ class Trained:
 
 def train(
     config: TrainConfig,
-    watcher: Watcher,
+    watcher: Watcher | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -94,7 +94,7 @@ def train(
             return Trained(output, read_results(output / RESULTS), {}, finished=True)
         if where.first:
             write_config(output / RUN, config)
-            watcher = Recording(watcher, output)
+            watcher = Recording(watcher or _Mute(), output)
         else:
             watcher = _Mute()
         try:
@@ -267,7 +267,7 @@ def _write(
 
 
 class _Mute:
-    """The watcher of all processes but the first."""
+    """Is told and says nothing: where there is no other watcher, and in all processes but the first."""
 
     def data(self, report: DataReport) -> None: ...
     def caching(self, done: int, total: int) -> None: ...

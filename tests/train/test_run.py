@@ -17,9 +17,9 @@ from filelock import FileLock
 
 import poolembed
 from poolembed.bundle import load_bundle
+from poolembed.embed.predict import Prediction, load_predictor
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
-from poolembed.predict import Prediction, load_predictor
 from poolembed.train import loop
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
