@@ -29,8 +29,8 @@ def run(mark: str, names: dict[str, Any]) -> None:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``poolembed embed tests/clips -o embeddings`` leaves in a checkout."""
     from poolembed.cli.report import watching
-    from poolembed.embed.manifest import ModelIdentity
     from poolembed.embed.outputs import open_output
+    from poolembed.identity import ModelIdentity
 
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "tests" / "clips", folder / "tests" / "clips")

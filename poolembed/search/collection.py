@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import NAME, ModelIdentity, read_manifest
+from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.errors import OutputError, UsageError
+from poolembed.identity import ModelIdentity
+from poolembed.text import path_text
 from poolembed.vectors import RowNumbers, check_rows, open_vectors
 
 BLOCK = 4096
@@ -147,7 +149,8 @@ def _columns(source: Path) -> list[tuple[Any, Any]]:
     ):
         if "duration" in table.schema_arrow.names:
             columns = table.read(columns=["path", "duration"])
-            return list(zip(columns["path"].to_pylist(), columns["duration"].to_pylist(), strict=True))
+            paths = (path_text(path) if isinstance(path, str) else None for path in columns["path"].to_pylist())
+            return list(zip(paths, columns["duration"].to_pylist(), strict=True))
     return []
 
 

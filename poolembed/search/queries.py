@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import NAME, ModelIdentity, read_manifest
+from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.errors import PoolembedError, UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.lance import Names
+from poolembed.text import path_text
 from poolembed.vectors.npy import map_npy, read_npy
 from poolembed.vectors.tables import parse_line
 
@@ -261,10 +263,11 @@ def locate(collection: Collection, names: Sequence[str]) -> list[list[int]]:
         if not name:
             continue
         real = os.path.realpath(name)
-        for spelling in {name, os.path.normpath(name), os.path.abspath(name), real}:
+        spellings = {name, os.path.normpath(name), os.path.abspath(name), real}
+        for spelling in spellings | set(map(path_text, spellings)):  # the latter in a table, which has only UTF-8
             by_path[spelling].append(number)
         if files[number] is None:
-            for spelling in {name, os.path.normpath(name)}:
+            for spelling in {name, os.path.normpath(name), path_text(name)}:
                 by_key[spelling].append(number)
         else:
             for last in {os.path.basename(name), os.path.basename(real)}:

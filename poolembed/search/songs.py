@@ -17,8 +17,8 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from poolembed.audio.tags import Tags, read_tags
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import AudioError, BundleNotFoundError, PoolembedError, UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection, read_durations
 from poolembed.search.duplicates import THRESHOLD, TOLERANCE, Duplicates, find_duplicates
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
@@ -145,7 +145,7 @@ class Songs:
 
     def search(
         self,
-        query: Wanted | Sequence[Wanted],
+        query: Wanted | Sequence[Any],
         k: int = 10,
         *,
         sample_rate: int | None = None,

@@ -18,12 +18,12 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import poolembed.train.run
 from poolembed.bundle import load_bundle
 from poolembed.cli.app import app
 from poolembed.cli.settings import AUGMENT, NOT_SETTINGS, OBJECTIVE, resolve
 from poolembed.cli.train import train
 from poolembed.errors import UsageError
+from poolembed.train import run as run_module
 from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
 from poolembed.train.run import Trained
@@ -53,7 +53,7 @@ def resolved(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainCo
         taken.append(config)
         return Trained(Path(config.output), {}, {}, finished=False)
 
-    monkeypatch.setattr(poolembed.train.run, "train", pretend)
+    monkeypatch.setattr(run_module, "train", pretend)
 
     def run(*arguments: str | Path) -> TrainConfig:
         done = cli("train", *arguments, "-q")

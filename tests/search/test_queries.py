@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch
 from poolembed.search.queries import Query, every_row, locate, mean_query, read_queries, unit_vector

@@ -183,9 +183,9 @@ class TestAudio:
     def open(self, name: str, **options: Any) -> poolembed.Songs:
         """The songs as `name` embeds them, in a directory that says so."""
         from poolembed.audio.find import FoundFile
-        from poolembed.embed.manifest import ModelIdentity
         from poolembed.embed.outputs import open_output
         from poolembed.embed.song import Embedded
+        from poolembed.identity import ModelIdentity
 
         model = poolembed.load(name)
         identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
