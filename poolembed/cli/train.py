@@ -14,6 +14,7 @@ from poolembed.cli.embed import SOME_FAILED
 from poolembed.cli.settings import OUTPUT, resolve
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
+from poolembed.text import printable
 
 if TYPE_CHECKING:
     from poolembed.train.run import Trained
@@ -316,6 +317,9 @@ def train(
         typer.echo(json.dumps(_as_json(trained)))
     if trained.finished and not quiet:
         training.closing_table(trained)
+        if trained.already:
+            there = f"{printable(resolved.output)} holds the model of this very run"
+            typer.echo(f"nothing to train: {there}; --overwrite trains it again", err=True)
     if not trained.finished:
         if not quiet:
             way_on = f"poolembed train --resume {shlex.quote(resolved.output)}"

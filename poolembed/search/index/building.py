@@ -100,7 +100,7 @@ def build_index(
 @contextmanager
 def working(path: Path, way_on: str) -> Iterator[Path]:
     """A folder beside a file that is written whole, for what is not finished; gone in the end, and one run's alone."""
-    work = path.with_name(f".{path.name}{PART}")
+    work = working_folder(path)
     with writing(path, way_on):
         Folders(path.parent).check(work / "lock")
         work.mkdir(exist_ok=True)
@@ -115,6 +115,11 @@ def working(path: Path, way_on: str) -> Iterator[Path]:
         finally:
             lock.release()
             shutil.rmtree(work, ignore_errors=True)
+
+
+def working_folder(path: Path) -> Path:
+    """Where `working` works for a file; it is there while that goes on, and where a run was killed."""
+    return path.with_name(f".{path.name}{PART}")
 
 
 def _earlier(path: Path, collection: Collection) -> Contents | None:
