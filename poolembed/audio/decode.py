@@ -23,8 +23,8 @@ from poolembed.audio._promise import read_promise
 from poolembed.audio._tail import ac3_end
 from poolembed.audio._unfinished import PatchedFile, missing_sizes, sample_width
 from poolembed.audio.encoding import Encoding
-from poolembed.disk import open_regular
 from poolembed.errors import AudioError
+from poolembed.files.reading import open_regular
 
 # What libsndfile decodes faster than FFmpeg, by how the file begins; the suffix is never believed.
 _SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")

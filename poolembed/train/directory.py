@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import Timeout
-
 from poolembed import bundle
-from poolembed.embed.outputs.files import PART, lock_at, replacing, writing
 from poolembed.errors import OutputError
+from poolembed.files.claims import claimed
+from poolembed.files.writing import PART, replacing, writing
 from poolembed.train import checkpoint
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, is_written
@@ -21,7 +20,7 @@ from poolembed.train.results import HISTORY, RESULTS
 
 
 @contextmanager
-def claimed(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def opened(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold a run's directory, made or checked, for one run alone.
 
     A finished run's is taken for the same configuration too: it may have been killed before it could say that it had
@@ -31,16 +30,7 @@ def claimed(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[N
         OutputError: it holds another run, is in use, or cannot be written.
     """
     output = Path(config.output)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        lock = lock_at(output / ".train.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"another run is training into {output}", hint="wait for it, or choose another -o"
-            ) from error
-    try:
+    with claimed(output / ".train.lock", f"another run is training into {output}"):
         if resume and not (output / RUN).exists():
             raise OutputError(f"{output} holds no run to resume", hint="leave --resume away to start one")
         if not resume and not overwrite:
@@ -51,8 +41,6 @@ def claimed(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[N
                     (output / name).unlink(missing_ok=True)
         _tidy(output)
         yield
-    finally:
-        lock.release()
 
 
 _OWN = (RUN, HISTORY, RESULTS, "report.html", checkpoint.NAME)
