@@ -111,9 +111,8 @@ def embed(
         raise UsageError("-o needs a directory, or - for standard output")
     arguments = _arguments(inputs or [], files_from or [], null)
 
-    from poolembed.embed.manifest import WORK
+    from poolembed.embed.manifest import FAULTS, WORK
     from poolembed.embed.model import load
-    from poolembed.embed.outputs.files import FAULTS
     from poolembed.embed.run import embed_songs, find_songs
 
     songs = find_songs(arguments)
@@ -171,7 +170,8 @@ def _open(
     timestamps: float | None,
     overwrite: bool,
 ) -> OutputDirectory | JsonLinesStream:
-    from poolembed.embed.outputs import JsonLinesStream, ModelIdentity, open_output
+    from poolembed.embed.outputs import JsonLinesStream, open_output
+    from poolembed.identity import ModelIdentity
 
     model.check_timestamps(timestamps)
     if output == "-":

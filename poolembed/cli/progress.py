@@ -25,14 +25,16 @@ class Display:
 
     Args:
         quiet: show nothing.
-        bar: where a bar is drawn; None for plain lines: one as a stage begins, then one every `LINE_EVERY` seconds.
+        bar: where a bar is drawn; None for plain lines: one as a stage begins of which there is something to say, and one
+            every `LINE_EVERY` seconds.
     """
 
     def __init__(self, quiet: bool, bar: RichProgress | None = None) -> None:
         self._quiet, self._bar = quiet, bar
         self._lock = threading.Lock()
         self._stage: str | None = None
-        self._began = self._said = self._first = 0.0
+        self._began = self._said = time.perf_counter()
+        self._first = 0.0
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Show how far a stage is, and how long it goes on if it goes on like this."""
@@ -42,10 +44,10 @@ class Display:
             now, is_new = time.perf_counter(), stage != self._stage
             if is_new:
                 self._stage, self._began, self._first = stage, now, done
-            if self._bar is None and not is_new and now - self._said < LINE_EVERY:
+            if self._bar is None and not (is_new and note) and now - self._said < LINE_EVERY:
                 return
             self._said = now
-            text = note or (f"{done / total:.0%}" if total and not is_new else "")
+            text = note or (f"{done / total:.0%}" if total else "")
             if total > done > self._first:
                 text += f", about {duration((now - self._began) * (total - done) / (done - self._first))} left"
             if self._bar is None:

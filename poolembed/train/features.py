@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poolembed.bundle import described
-from poolembed.disk import open_regular
 from poolembed.embed.device import default_batch_size
-from poolembed.embed.outputs.files import open_bytes, write_at
 from poolembed.errors import OutputError
+from poolembed.files.reading import open_regular
+from poolembed.files.writing import open_bytes, write_at
 from poolembed.nn.model import Features, SongModel
 from poolembed.text import size
 from poolembed.train.cache import STEP, MelCache, dequantise

@@ -26,9 +26,10 @@ from filelock import Timeout
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from poolembed.disk import read_regular
-from poolembed.embed.outputs.files import lock_at, open_bytes, replacing, write_at
 from poolembed.errors import OutputError
+from poolembed.files.claims import lock_at
+from poolembed.files.reading import read_regular
+from poolembed.files.writing import open_bytes, replacing, write_at
 from poolembed.text import size
 
 ROWS, INDEX = "mel.u8", "index.jsonl"

@@ -33,6 +33,8 @@ def test_a_line_as_a_stage_begins_and_then_one_every_five_seconds(
         for done in range(50):
             tell(done, 50)
             clock.now += 0.25
+        progress("sorting", 0, 0)  # soon done
+        clock.now += 5
         progress("writing", 0, 0)
     assert capsys.readouterr() == (
         "",

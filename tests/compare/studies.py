@@ -19,7 +19,7 @@ class Told:
     """Progress of a study that is kept."""
 
     def __init__(self, on_run: Any = None) -> None:
-        self.begun: tuple[float, float] | None = None
+        self.begun: Any = None
         self.runs: list[str] = []
         self._on_run = on_run
 

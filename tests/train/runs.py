@@ -23,7 +23,7 @@ class Quiet:
         self.reports: list[DataReport] = []
         self.plans: list[Plan] = []
         self.records: list[EpochRecord] = []
-        self.told: dict[str, list[tuple[float, float]]] = {}
+        self.told: dict[str, list[Any]] = {}
         self._on_step = on_step
 
     @property
@@ -37,8 +37,8 @@ class Quiet:
             self._on_step(done)
 
     def event(self, event: DataReport | Plan | EpochRecord) -> None:
-        kept: list[Any] = {DataReport: self.reports, Plan: self.plans, EpochRecord: self.records}[type(event)]
-        kept.append(event)
+        kept: dict[type, list[Any]] = {DataReport: self.reports, Plan: self.plans, EpochRecord: self.records}
+        kept[type(event)].append(event)
 
 
 def write_clips(root: Path, labels: int = 3, clips: int = 6) -> Path:

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from poolembed.embed.outputs.files import write_at
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import OutputError
+from poolembed.files.writing import write_at
 from poolembed.labels import Clip
 from poolembed.nn.config import FrontendConfig
 from poolembed.nn.frontend import LogMel

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from poolembed.embed.engine import Engine
-from poolembed.embed.outputs.files import write_at
 from poolembed.embed.song import Embedded
 from poolembed.errors import OutputError
+from poolembed.files.writing import write_at
 from poolembed.labels import Clip
 from poolembed.nn.config import PoolingConfig
 from poolembed.nn.model import SongModel
