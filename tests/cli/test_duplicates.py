@@ -44,9 +44,9 @@ def test_table(cli: Cli, library_of_copies: Path) -> None:
         "  0.9998         2.5 s  pcm_s16le   lossless      16 kHz  1 ch      80 kB  a copy.wav\n"
         "\n"
         "2. 3 songs, 48.1 kB to free\n"
-        "    keep         1.0 s  pcm_s16le   lossless    44.1 kHz  1 ch   88.2 kB  b/two.wav\n"
-        "  0.9998         1.0 s  pcm_s16le   lossless      16 kHz  1 ch     32 kB  b/three.wav\n"
-        "  0.9994         1.0 s  pcm_s16le   lossless       8 kHz  1 ch     16 kB  b/one.wav\n"
+        "    keep         1.0 s  pcm_s16le   lossless    44.1 kHz  1 ch    88.2 kB  b/two.wav\n"
+        "  0.9998         1.0 s  pcm_s16le   lossless      16 kHz  1 ch      32 kB  b/three.wav\n"
+        "  0.9994         1.0 s  pcm_s16le   lossless       8 kHz  1 ch      16 kB  b/one.wav\n"
         "\n"
     )
     assert done.err == (
