@@ -51,7 +51,7 @@ def test_table(cli: Cli, library_of_copies: Path) -> None:
     )
     assert done.err == (
         "groups of duplicates among 5 songs, by a cosine of at least 0.995 and lengths within 2 s: 2\n"
-        f"that the best of each can stand for: 3 songs, 0.128 MB\n{NOTHING_DELETED}"
+        f"that the best of each can stand for: 3 songs, 128 kB\n{NOTHING_DELETED}"
     )
 
 
