@@ -25,8 +25,8 @@ class Display:
 
     Args:
         quiet: show nothing.
-        bar: where a bar is drawn; None for plain lines: one as a stage begins of which there is something to say, and one
-            every `LINE_EVERY` seconds.
+        bar: where a bar is drawn; None for plain lines: one as a stage begins that has a note, and one every
+            `LINE_EVERY` seconds.
     """
 
     def __init__(self, quiet: bool, bar: RichProgress | None = None) -> None:
