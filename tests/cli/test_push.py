@@ -36,10 +36,7 @@ def test_what_embed_writes(cli: Cli, songs: Path, format: str) -> None:
     done = cli("push", "--to", "music.lance")
     assert (done.code, done.out) == (0, b"")
     assert done.err == (
-        "new        6 songs, added\n"
-        "changed    0 songs, replaced\n"
-        "unchanged  0 songs\n"
-        "table      music.lance\n"
+        "new        6 songs, added\nchanged    0 songs, replaced\nunchanged  0 songs\ntable      music.lance\n"
     )
     assert {key: path for path, (key, _) in content("music.lance").items()} == {
         name: str(songs / name) for name in GOOD
