@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
-from poolembed.cli.separated import RULE, harmless
+from poolembed.cli.separated import harmless, rule
 from poolembed.cli.stopping import stop_on_signal
 
 if TYPE_CHECKING:
     from poolembed.embed.predict import LabelledSong
 
-HELP = (
-    """\
+HELP = """\
 Label songs: what a model that was trained on labelled clips hears in them, with probabilities.
 
 \b
@@ -29,9 +28,7 @@ Examples:
 One line per song: its path and its labels, tab-separated. --timestamps adds lines that begin with path and time: one
 per S seconds; or, if the model was trained with --pool predictions, one per label and stretch of time that it is heard.
 
-"""
-    + RULE
-)
+""" + rule("TSV")
 
 
 def predict(

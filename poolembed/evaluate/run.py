@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from poolembed.files.reading import read_regular
 from poolembed.labels import Clip, Labelled, read_labels
 from poolembed.nn.frontend import LogMel
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counting, silent
 from poolembed.vectors import Vectors, match, read_vectors
 
 Kind = Literal["model", "vectors", "untrained", "mel"]
@@ -35,16 +36,6 @@ SEED = 0
 MEL, UNTRAINED = "mel mean+std", "untrained"
 
 _SHOWN = 5
-
-
-class Watcher(Protocol):
-    """Told how an evaluation goes."""
-
-    def stage(self, what: str, steps: int) -> None:
-        """Something of so many steps begins."""
-
-    def step(self) -> None:
-        """One step of it is done."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +101,6 @@ class Evaluation:
         }
 
 
-class _Mute:
-    """The watcher of those who want to be told nothing."""
-
-    def stage(self, what: str, steps: int) -> None: ...
-    def step(self) -> None: ...
-
-
 def evaluate(
     labels: str | os.PathLike[str],
     model: str | os.PathLike[str] | None = None,
@@ -126,7 +110,7 @@ def evaluate(
     column: str = "label",
     folds: str | None = None,
     dim: int | None = None,
-    watcher: Watcher | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score a model, or vectors of any system, on labelled clips, beside floors on the same clips.
 
@@ -140,7 +124,7 @@ def evaluate(
         column: the labels to tell apart.
         folds: the column that names the folds; None has five made, with groups never taken apart.
         dim: score the first so many numbers of the model's embeddings; None for all.
-        watcher: told how it goes.
+        progress: told how far it is.
 
     Raises:
         UsageError: options that do not go together, or the model was not trained for `dim`.
@@ -155,18 +139,17 @@ def evaluate(
         raise UsageError("--dim is of a model", hint="write vectors of that size with: poolembed embed --dim")
     if embeddings is not None and model is not None:
         raise UsageError("a model or embeddings are scored, not both at once", hint="leave one of them out")
-    watcher = watcher or _Mute()
     labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
     labelled = labelled.without({clip.key: "no label" for clip in labelled.clips if not clip.labels[column]})
     if embeddings is None:
-        return _evaluate_model("base" if model is None else model, labelled, watcher, column, folds, dim)
-    return _evaluate_vectors(read_vectors(embeddings, paths), labelled, watcher, column, folds)
+        return _evaluate_model("base" if model is None else model, labelled, progress, column, folds, dim)
+    return _evaluate_vectors(read_vectors(embeddings, paths), labelled, progress, column, folds)
 
 
 def _evaluate_model(
     name_or_path: str | os.PathLike[str],
     labelled: Labelled,
-    watcher: Watcher,
+    progress: Progress,
     column: str,
     folds: str | None,
     dim: int | None,
@@ -174,7 +157,7 @@ def _evaluate_model(
     _task(labelled, None, column, folds)  # what is wrong with the labels is said before the long work
     bundle = load_bundle(name_or_path)
     name, size = bundle.config.name, check_dim(bundle.config, dim)
-    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", watcher)
+    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", progress)
     if not embedded.rows:
         key, reason = next(iter(embedded.failures.items()))
         raise AudioError(f"none of {len(labelled.clips)} clips could be embedded; {key}: {reason}")
@@ -182,10 +165,10 @@ def _evaluate_model(
     task = _task(scored, embedded.matrix, column, folds)
     fresh = untrained(bundle.network, scored.clips, embedded.seconds, seed=SEED)
     floors = {
-        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", watcher),
-        MEL: _mel(bundle.network.frontend, scored.clips, watcher),
+        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", progress),
+        MEL: _mel(bundle.network.frontend, scored.clips, progress),
     }
-    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, watcher)
+    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, progress)
     notes = [*labelled.notes, *task.notes, *notes, *(f"{key}: {note}" for key, note in embedded.notes.items())]
     if _trained_on(bundle.path, labelled.source):
         notes.insert(
@@ -197,7 +180,7 @@ def _evaluate_model(
 
 
 def _evaluate_vectors(
-    vectors: Vectors, labelled: Labelled, watcher: Watcher, column: str, folds: str | None
+    vectors: Vectors, labelled: Labelled, progress: Progress, column: str, folds: str | None
 ) -> Evaluation:
     rows = match(vectors, [clip.key for clip in labelled.clips])
     without = [clip.key for clip, row in zip(labelled.clips, rows, strict=True) if row is None]
@@ -210,9 +193,9 @@ def _evaluate_vectors(
         )
     matrix = vectors.matrix[[row for row in rows if row is not None]]
     task = _task(labelled, matrix, column, folds)
-    floors = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, watcher)}
+    floors = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, progress)}
     name = os.path.basename(os.path.normpath(vectors.source))  # noqa: PTH119
-    systems, notes = _score((name, "vectors", matrix), floors, task, watcher)
+    systems, notes = _score((name, "vectors", matrix), floors, task, progress)
     if len(rows) < len(vectors.keys):
         notes.append(f"{len(vectors.keys) - len(rows)} vectors belong to no clip of {labelled.source}")
     notes.append(f"no floor {UNTRAINED}: of vectors alone, the architecture is not known")
@@ -224,7 +207,7 @@ def _score(
     first: tuple[str, Literal["model", "vectors"], NDArray[np.float32]],
     floors: dict[str, ClipVectors],
     task: Task,
-    watcher: Watcher,
+    progress: Progress,
 ) -> tuple[list[System], list[str]]:
     """Score what was asked about, and those floors that have a vector of every clip; and notes."""
     todo: list[tuple[str, Kind, NDArray[np.float32]]] = [first]
@@ -236,13 +219,13 @@ def _score(
             notes.append(f"no floor {name}: {clips}, such as {key}: {reason}")
         else:
             todo.append((name, "untrained" if name == UNTRAINED else "mel", floor.matrix))
-    watcher.stage("scoring", len(todo))
+    one_more = counting(progress, "scoring", len(todo), "systems")
     systems = []
     for name, kind, matrix in todo:
         scores = score(matrix, task, seed=SEED)
         systems.append(System(name, kind, matrix.shape[1], scores))
         notes += [f"{name}: {note}" for note in scores.notes]
-        watcher.step()
+        one_more()
     return systems, notes
 
 
@@ -259,14 +242,12 @@ def _task(labelled: Labelled, matrix: NDArray[np.float32] | None, column: str, f
     return make_task(labelled.clips, content, column=column, multi_label=multi_label, folds=folds, seed=SEED)
 
 
-def _embed(network: SongModel, clips: Sequence[Clip], what: str, watcher: Watcher) -> ClipVectors:
-    watcher.stage(what, len(clips))
-    return embed_clips(build_engine(network), clips, watcher.step)
+def _embed(network: SongModel, clips: Sequence[Clip], stage: str, progress: Progress) -> ClipVectors:
+    return embed_clips(build_engine(network), clips, counting(progress, stage, len(clips), "clips"))
 
 
-def _mel(frontend: LogMel, clips: Sequence[Clip], watcher: Watcher) -> ClipVectors:
-    watcher.stage(f"describing by {MEL}", len(clips))
-    return mel_statistics(clips, frontend, watcher.step)
+def _mel(frontend: LogMel, clips: Sequence[Clip], progress: Progress) -> ClipVectors:
+    return mel_statistics(clips, frontend, counting(progress, f"describing by {MEL}", len(clips), "clips"))
 
 
 def _trained_on(bundle: Path, source: str) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from poolembed.audio.tags import Tags, read_tags
 from poolembed.errors import AudioError, BundleNotFoundError, PoolembedError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection, open_collection, read_durations
 from poolembed.search.duplicates import THRESHOLD, TOLERANCE, Duplicates, find_duplicates
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
@@ -234,16 +235,16 @@ class Songs:
         *,
         threshold: float = THRESHOLD,
         tolerance: float = TOLERANCE,
-        on_progress: Callable[[str, float], None] = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Duplicates:
         """The same recordings under other names, bitrates and formats. See `find_duplicates`; nothing is deleted.
 
         Args:
             threshold: cosine from which on two songs are one recording; the default fits the model base.
             tolerance: seconds that their lengths may differ, where known.
-            on_progress: told what is being done, and the share of it that is, 0 to 1.
+            progress: told how far it is.
         """
-        return find_duplicates(self._collection, threshold=threshold, tolerance=tolerance, on_progress=on_progress)
+        return find_duplicates(self._collection, threshold=threshold, tolerance=tolerance, progress=progress)
 
     def _answer(
         self, queries: Iterable[Query], k: int, allowed: NDArray[np.bool_] | None, with_query: bool
