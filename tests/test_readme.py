@@ -28,7 +28,6 @@ def run(mark: str, names: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``poolembed embed tests/clips -o embeddings`` leaves in a checkout."""
-    from poolembed.cli.report import watching
     from poolembed.embed.outputs import open_output
     from poolembed.identity import ModelIdentity
 
@@ -37,11 +36,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = poolembed.load("base")
     identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
     output = folder / "embeddings"
-    with (
-        open_output(output, format="npy", dtype="float32", timestamps=None, model=identity, overwrite=False) as sink,
-        watching(quiet=True) as watcher,
-    ):
-        embed_songs(model, find_songs([folder / "tests" / "clips"]), sink, watcher)
+    with open_output(output, format="npy", dtype="float32", timestamps=None, model=identity, overwrite=False) as sink:
+        embed_songs(model, find_songs([folder / "tests" / "clips"]), sink)
     return folder
 
 
