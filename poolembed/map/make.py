@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poolembed.errors import OutputError
-from poolembed.files.claims import working
+from poolembed.files.claims import working, working_folder
+from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
 from poolembed.map.page import render
 from poolembed.map.songs import describe
+from poolembed.progress import Progress, silent
 from poolembed.search.layout import lay_out
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def make_map(
     output: Path,
     *,
     overwrite: bool = False,
-    on_stage: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Made:
     """Write the map of a collection; the same collection and files always give the same page, to the byte.
 
@@ -50,23 +51,27 @@ def make_map(
         collection: at least three songs.
         output: the HTML file.
         overwrite: replace a file that is there.
-        on_stage: told what is about to be done.
+        progress: told what is being done.
 
     Raises:
         OutputError: the page cannot be written, or something is there already.
         VectorsError: there are too few songs, or vectors are zero or not finite.
     """
     check_output(output, overwrite=overwrite)
-    layout = lay_out(collection, on_stage)
-    on_stage("reading tags")
+    layout = lay_out(collection, progress)
+    progress("reading tags", 0, 0)
     songs = describe(collection, output)
     model = f"Model {collection.model.name}, " if collection.model else ""
     page = render(songs, layout, f"{model}{collection.size} numbers a song, laid out by {layout.method}.").encode()
     way_on = "the map that was there is untouched"
     with writing(output, way_on):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with working(output, way_on) as work, replacing(output, work) as part:
-            part.write_bytes(page)
+        with working(output, way_on) as work:
+            if overwrite or not output.exists():
+                with replacing(output, work) as part:
+                    part.write_bytes(page)
+            elif read_regular(output) != page:  # not that of a run that was killed before it tidied up
+                raise _there(output)
     missing = [collection.paths[row] for row in songs.missing]
     return Made(output, len(page), len(songs.names), missing, layout.method)
 
@@ -79,5 +84,9 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """
     if output.is_dir():
         raise OutputError(f"{output} is a directory", hint="-o names the HTML file to write")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} is there already", hint="--overwrite replaces it; -o with another name leaves it")
+    if output.exists() and not overwrite and not working_folder(output).exists():
+        raise _there(output)
+
+
+def _there(output: Path) -> OutputError:
+    return OutputError(f"{output} is there already", hint="--overwrite replaces it; -o with another name leaves it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,25 +11,30 @@ from poolembed import bundle
 from poolembed.errors import OutputError
 from poolembed.files.claims import claimed
 from poolembed.files.writing import PART, replacing, writing
+from poolembed.labels import DataReport
 from poolembed.train import checkpoint
-from poolembed.train.configfile import RUN
-from poolembed.train.data import Watcher
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import RUN, is_written
 from poolembed.train.loop import EpochRecord, Plan
 from poolembed.train.results import HISTORY, RESULTS
 
 
 @contextmanager
-def opened(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def opened(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold a run's directory, made or checked, for one run alone.
+
+    A finished run's is taken for the same configuration too: it may have been killed before it could say that it had
+    finished, so that the same command is given again.
 
     Raises:
         OutputError: it holds another run, is in use, or cannot be written.
     """
+    output = Path(config.output)
     with claimed(output / ".train.lock", f"another run is training into {output}"):
         if resume and not (output / RUN).exists():
             raise OutputError(f"{output} holds no run to resume", hint="leave --resume away to start one")
         if not resume and not overwrite:
-            _check_vacant(output)
+            _check_vacant(output, config)
         if overwrite:
             with writing(output):
                 for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
@@ -51,10 +56,11 @@ def _tidy(output: Path) -> None:
             (output / checkpoint.NAME).unlink(missing_ok=True)
 
 
-def _check_vacant(output: Path) -> None:
+def _check_vacant(output: Path, config: TrainConfig) -> None:
     if (output / bundle.CONFIG).exists():
-        raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
-    if (output / RUN).exists():
+        if not is_written(output / RUN, config):
+            raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
+    elif (output / RUN).exists():
         raise OutputError(
             f"{output} holds a run that is not finished",
             hint=f"--resume {output} goes on with it, --overwrite starts again",
@@ -62,25 +68,21 @@ def _check_vacant(output: Path) -> None:
 
 
 class Recording:
-    """Passes all on to a watcher and keeps ``history.jsonl``."""
+    """Keeps ``history.jsonl``, and passes all that it is told on to `on_event`."""
 
-    def __init__(self, watcher: Watcher, output: Path) -> None:
-        self._watcher, self._output = watcher, output
-        self.data, self.caching, self.encoding = watcher.data, watcher.caching, watcher.encoding
-        self.step = watcher.step
+    def __init__(self, on_event: Callable[[DataReport | Plan | EpochRecord], None], output: Path) -> None:
+        self._on_event, self._output = on_event, output
+        self._lines: list[str] = []
 
-    def begin(self, plan: Plan) -> None:
-        """Write the epochs before the checkpoint, as it has them; those after it come again."""
-        self._lines = [json.dumps(record.as_json()) for record in plan.history]
+    def __call__(self, event: DataReport | Plan | EpochRecord) -> None:
+        """Write the epochs before the checkpoint, as it has them, for those after it come again; then one line each."""
+        if isinstance(event, Plan):
+            self._lines = [json.dumps(record.as_json()) for record in event.history]
+        elif isinstance(event, EpochRecord):
+            self._lines.append(json.dumps(event.as_json()))
         if self._lines:
             self._write()
-        self._watcher.begin(plan)
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        """One more line."""
-        self._lines.append(json.dumps(record.as_json()))
-        self._write()
-        self._watcher.epoch(record, best)
+        self._on_event(event)
 
     def _write(self) -> None:
         path = self._output / HISTORY
