@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 HELP = (
     """\
-Find the same recording under other names, bitrates and formats. Nothing is deleted.
-
 \b
 Examples:
   poolembed duplicates                             those in ./embeddings

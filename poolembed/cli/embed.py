@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from poolembed.embed.run import Summary
 
 HELP = """\
-Embed songs: audio files of any length to unit vectors of one length.
-
 \b
 Examples:
   poolembed embed ~/Music                          -> embeddings/<path below ~/Music>.npy

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from poolembed.evaluate.scores import Score, Scores
 
 HELP = """\
-Score a model on labelled clips: nearest neighbours, linear probe and retrieval, with 95 % intervals.
-
 \b
 Examples:
   poolembed evaluate base clips/                            a folder per label

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from poolembed.search.index import Built
 
 HELP = """\
-Build an index of a collection: one file that finds nearly the nearest songs without comparing all of them.
-
 \b
 Examples:
   poolembed index                                  ./embeddings -> music.index

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from poolembed.map import Made
 
 HELP = """\
-Make a map of a collection: one HTML file that shows every song as a dot, similar ones together, and plays them.
-
 \b
 Examples:
   poolembed map                                    ./embeddings -> map.html

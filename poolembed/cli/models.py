@@ -13,8 +13,6 @@ from poolembed.errors import BundleError
 from poolembed.text import size
 
 HELP = """\
-List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.
-
 \b
 Examples:
   poolembed models

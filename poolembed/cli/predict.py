@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 HELP = (
     """\
-Label songs: what a model that was trained on labelled clips hears in them, with probabilities.
-
 \b
 Examples:
   poolembed predict clip.wav --model mymodel

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from poolembed.search.push import Pushed
 
 HELP = """\
-Bring a table of songs up to date: in a folder, or in an object store that many machines search.
-
 \b
 Examples:
   poolembed push --to music.lance                    ./embeddings into a table in this folder

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 HELP = (
     """\
-Search for songs like these: the nearest embeddings by cosine.
-
 \b
 Examples:
   poolembed search song.mp3                                  the ten nearest in ./embeddings
