@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json, Quiet
 from poolembed.cli.progress import showing
 from poolembed.cli.report import table
 from poolembed.cli.settings import study, with_options_of
@@ -47,8 +48,8 @@ def compare(
         int | None,
         typer.Option(min=1, max=256, help="Channels of the small encoder's first stage.", show_default="16"),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print study.json instead of the table.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
     **options: Any,
 ) -> None:
     """Compare every temporal pooling on labelled clips."""

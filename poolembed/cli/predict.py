@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json, Quiet
 from poolembed.cli.separated import RULE, harmless
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
@@ -41,7 +42,7 @@ THRESHOLD = 0.5
 
 
 def predict(
-    inputs: Annotated[
+    paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH...", help="Audio files, and directories to search for them.", show_default=False),
     ],
@@ -58,9 +59,15 @@ def predict(
     ] = None,
     head: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Label column to predict; may be repeated.", show_default="all"),
+        typer.Option(
+            "--label-column",
+            metavar="COLUMN",
+            help="Column of labels to predict; again for several.",
+            show_default="all",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, an object per song.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Label songs: what a model that was trained on labelled clips hears in them, with probabilities."""
     from poolembed.embed.run import find_songs
@@ -68,7 +75,7 @@ def predict(
     from poolembed.predict import load_predictor
     from poolembed.text import passed_over, printable
 
-    songs = find_songs(inputs)
+    songs = find_songs(paths)
     predictor = load_predictor(model, columns=head)
     if threshold is not None and (timestamps is None or all(each.pool == "features" for each in predictor.heads)):
         raise UsageError(
@@ -81,13 +88,13 @@ def predict(
         typer.echo(f"{printable(path)}: {reason}", err=True)
     if songs.passed_over:
         typer.echo(f"passed over {passed_over(songs.passed_over)}", err=True)
-    paths = [file.path for file in songs.files]
+    files = [file.path for file in songs.files]
     with (
-        stop_on_signal("finishing the songs in hand") as stop,
-        closing(predictor.predict(paths, seconds=timestamps, stop=stop)) as outcomes,
+        stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
+        closing(predictor.predict(files, seconds=timestamps, stop=stop)) as outcomes,
     ):
         for outcome in outcomes:
-            path = paths[outcome.index]
+            path = files[outcome.index]
             if isinstance(outcome, Failed):
                 failed = True
                 typer.echo(f"{printable(path)}: {outcome.reason}", err=True)

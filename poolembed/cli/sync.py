@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Quiet
 from poolembed.errors import UsageError
 
 HELP = """\
@@ -38,7 +39,7 @@ def sync(
         list[str] | None,
         typer.Argument(metavar="[STEP]...", help=f"Some of: {', '.join(STEPS)}.", show_default="those of the file"),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the steps that poolembed.toml names."""
     if not steps:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json, Overwrite, Quiet
 from poolembed.cli.progress import showing
 from poolembed.cli.report import facts
 from poolembed.cli.settings import OUTPUT, resolve, with_options_of
@@ -54,9 +55,9 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="DIR", help="Go on with the run in DIR.", show_default=False)
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run put there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
     **options: Any,
 ) -> None:
     """Train a model, its pooling included, on clips."""
