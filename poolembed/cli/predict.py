@@ -10,7 +10,7 @@ import typer
 
 from poolembed.cli.embed import SOME_FAILED
 from poolembed.cli.options import Json, Quiet
-from poolembed.cli.separated import RULE, harmless
+from poolembed.cli.separated import harmless, rule
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     Labels = list[tuple[str, float]]
 
-HELP = (
-    """\
+HELP = """\
 \b
 Examples:
   poolembed predict clip.wav --model mymodel
@@ -34,9 +33,7 @@ Examples:
 One line per song: its path and its labels, tab-separated. --timestamps adds lines that begin with path and time: one
 per S seconds; or, if the model was trained with --pool predictions, one per label and stretch of time that it is heard.
 
-"""
-    + RULE
-)
+""" + rule("TSV")
 
 THRESHOLD = 0.5
 

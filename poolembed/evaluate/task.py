@@ -177,7 +177,7 @@ def _missing_in_training(
         if true.ndim == 1 and outside.sum() < 2:
             raise LabelsError(
                 f"outside fold {name!r} there is only the label {labels[int(outside.argmax())]!r} to learn from",
-                hint="give folds that each hold a part of several labels, or leave --fold-column out: they are then made",
+                hint="give folds that each hold a part of several labels, or no --fold-column",
             )
         lost += [
             f"{labels[label]} (fold {name})" for label in np.flatnonzero(~outside & has[folds == fold].any(0)).tolist()
