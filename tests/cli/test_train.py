@@ -18,11 +18,11 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import poolembed.train.run
 from poolembed.bundle import load_bundle
 from poolembed.cli.app import app
 from poolembed.cli.settings import resolve
 from poolembed.errors import UsageError
+from poolembed.train import run as run_module
 from poolembed.train.config import (
     AUGMENT,
     CLIPS,
@@ -62,7 +62,7 @@ def resolved(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainCo
         taken.append(config)
         return Trained(Path(config.output), {}, {}, finished=False)
 
-    monkeypatch.setattr(poolembed.train.run, "train", pretend)
+    monkeypatch.setattr(run_module, "train", pretend)
 
     def run(*arguments: str | Path) -> TrainConfig:
         done = cli("train", *arguments, "-q")

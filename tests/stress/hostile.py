@@ -741,10 +741,10 @@ def _import_everything() -> None:
     import poolembed.cli.listing
     import poolembed.cli.report
     import poolembed.cli.training
+    import poolembed.embed.predict
     import poolembed.evaluate.run
     import poolembed.map.make
-    import poolembed.predict
-    import poolembed.search.opening
+    import poolembed.search.songs
     import poolembed.train.run  # noqa: F401
 
 

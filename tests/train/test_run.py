@@ -17,17 +17,18 @@ from filelock import FileLock
 
 import poolembed
 from poolembed.bundle import load_bundle
+from poolembed.embed.predict import Prediction, load_predictor
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
-from poolembed.predict import Prediction, load_predictor
 from poolembed.progress import silent
-from poolembed.train import loop
+from poolembed.train import loop, start
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
 from poolembed.train.data import load_data
 from poolembed.train.feeds import Reader
 from poolembed.train.learner import Student
+from poolembed.train.lesson import Lesson
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run, train
 from poolembed.train.sampling import Crops
@@ -114,7 +115,7 @@ RESUMED: list[dict[str, Any]] = [
 def test_stopping_and_resuming_equals_not_having_stopped(
     tmp_path: Path, options: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolembed.train.start.ModelConfig", tiny_config)
+    monkeypatch.setattr(start, "ModelConfig", tiny_config)
     options = {"batch_size": 3, "seconds": 0.4, **options}
     whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options))
     stop = threading.Event()
@@ -314,7 +315,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
-    monkeypatch.setattr("poolembed.train.lesson.Lesson.validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr(Lesson, "validate", lambda *_: {"macro_f1": next(scores)})
     trained = train(config(tmp_path, epochs=5, patience=2))
     assert trained.results["epochs"] == 4
     assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}
