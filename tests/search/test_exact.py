@@ -34,9 +34,9 @@ def divided(block_bytes: int = 64, threads: int = 1, many: int = 1 << 20) -> Ite
     """Search in blocks of few rows (64 is the least), on so many threads, with so little patience with ties."""
     blas = mock.Mock(info=lambda: [{"num_threads": threads}], limit=lambda limits: nullcontext())
     with (
-        mock.patch.object(exact, "_BLOCK_BYTES", block_bytes),
-        mock.patch.object(exact, "_blas", lambda: blas),
-        mock.patch.object(candidates, "_MANY", many),
+        mock.patch.object(exact, "BLOCK_BYTES", block_bytes),
+        mock.patch.object(exact, "blas", lambda: blas),
+        mock.patch.object(candidates, "MANY", many),
     ):
         yield
 
