@@ -286,6 +286,7 @@ case(lambda: None, hanging)
 """
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_the_interpreter_ends_while_a_generator_is_referenced() -> None:
     """Or consumed by a thread, or by a daemon, or while a decoder hangs."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process of several is not to be forked
