@@ -396,14 +396,14 @@ def epochs_done(directory: Path) -> int:
 @contextmanager
 def after_epoch(number: int, then: Callable[[], None]) -> Iterator[None]:
     """Has something done when a run in this process has ended the epoch of a number."""
-    keep = Recording.epoch
+    keep = Recording.__call__
 
-    def epoch(self: Recording, record: EpochRecord, best: bool) -> None:
-        keep(self, record, best)
-        if record.epoch == number:
+    def told(self: Recording, event: Any) -> None:
+        keep(self, event)
+        if isinstance(event, EpochRecord) and event.epoch == number:
             then()
 
-    with mock.patch.object(Recording, "epoch", epoch):
+    with mock.patch.object(Recording, "__call__", told):
         yield
 
 
