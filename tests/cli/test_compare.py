@@ -83,15 +83,15 @@ def children(pid: int) -> int:
 
 @pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc")
 def test_ctrl_c_finishes_the_runs_in_hand(environment: None, data: Path) -> None:
-    """It reaches every process of a terminal: that of the run too, which is busy with imports just then."""
-    small = ["--init", str(data / "start"), *SMALL]
+    """It reaches every process of a terminal: those of the runs too, which are busy with imports just then."""
+    small = ["--init", str(data / "start"), *SMALL[:-2], "--jobs", "2"]
     with running(command("compare", data / "labels.csv", "-o", "study", *small)) as process:
         wait_for_line(process, "4 runs")
-        wait_until(lambda: children(process.pid) == 2, process)  # a run, and what multiprocessing watches with
+        wait_until(lambda: children(process.pid) == 3, process)  # two runs, and what multiprocessing watches with
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert b"finishing the runs in hand" in err
     assert b"Traceback" not in err
-    assert 1 <= len(list(Path("study/runs").glob("*.json"))) < 4
+    assert 2 <= len(list(Path("study/runs").glob("*.json"))) < 4
     assert not list(Path("study").rglob("*.part"))
