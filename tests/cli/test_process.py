@@ -182,7 +182,7 @@ class TestInterrupted:
     def test_wherever_it_comes(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also between the imports, before a command is run, and while an error is being told."""
 
-        def interrupted(*_: object) -> None:
+        def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(sys, "argv", ["poolembed", "search", "nothing", "--in", "nowhere"])
