@@ -323,7 +323,7 @@ def clips(environment: None) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the report takes longer than all the rest of such a run."""
-    monkeypatch.setattr("poolembed.train.run.write_report", lambda _: None)
+    monkeypatch.setattr(run_module, "write_report", lambda _: None)
 
 
 TINY = ["--init", "toy", "--precision", "fp32", "--batch-size", "5", "--valid", "0.34"]
