@@ -55,6 +55,16 @@ def absolute(clips: Path) -> Rows:
     return [{**row, "path": str(clips / row["path"])} for row in read(clips / "labels.csv")]
 
 
+_SAID: dict[tuple[str, ...], Any] = {}
+
+
+def of_toy(cli: Cli, clips: Path, *options: str) -> Any:
+    """What ``evaluate toy`` says of the clips as JSON, which is the same for every test and so asked once."""
+    if options not in _SAID:
+        _SAID[options] = cli("evaluate", "toy", clips / "labels.csv", "--json", *options).json
+    return _SAID[options]
+
+
 def save_matrix(cli: Cli, clips: Path) -> None:
     """``x.npy`` and ``paths.txt``, in another order than the table's."""
     assert cli("embed", clips, "-o", "matrix", "--format", "matrix").code == 0
@@ -99,7 +109,7 @@ class TestForms:
 
     def test_a_folder_and_a_table_and_made_folds(self, cli: Cli, clips: Path) -> None:
         folder = cli("evaluate", "toy", clips, "--json").json
-        table = cli("evaluate", "toy", clips / "labels.csv", "--json").json
+        table = of_toy(cli, clips)
         assert folder["folds"] == table["folds"]
         assert folder["folds"]["column"] is None
         assert len(folder["folds"]["names"]) == 5
@@ -112,7 +122,7 @@ class TestForms:
     @pytest.mark.parametrize("format", ["npy", "matrix", "parquet", "jsonl"])
     def test_vectors_score_as_the_model_does(self, cli: Cli, clips: Path, format: str) -> None:
         labels = clips / "labels.csv"
-        model = cli("evaluate", "toy", labels, "--fold-column", "fold", "--json", "--per-class").json
+        model = of_toy(cli, clips, "--fold-column", "fold", "--per-class")
         assert cli("embed", clips, "-o", "out", "--format", format).code == 0
         done = cli("evaluate", "--embeddings", "out", labels, "--fold-column", "fold", "--json", "--per-class")
         assert done.code == 0, done.err
@@ -134,7 +144,7 @@ class TestForms:
     def test_a_bare_matrix_scores_the_same(self, cli: Cli, clips: Path) -> None:
         save_matrix(cli, clips)
         labels = clips / "labels.csv"
-        model = cli("evaluate", "toy", labels, "--json").json["systems"][0]
+        model = of_toy(cli, clips)["systems"][0]
         found = cli("evaluate", "--embeddings", "x.npy", "--paths", "paths.txt", labels, "--json").json["systems"][0]
         for kind in ("knn", "linear", "retrieval", "queries"):
             assert found[kind] == model[kind]
@@ -167,7 +177,7 @@ class TestForms:
         done = cli("evaluate", "toy", "t.csv", *options)
         assert done.code == 0, done.err
         assert (done.json["column"], done.json["folds"]["column"]) == ("pitch", "year")
-        plain = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--json").json
+        plain = of_toy(cli, clips, "--fold-column", "fold")
         assert done.json["systems"] == plain["systems"]
 
     def test_stretches_of_one_file(self, cli: Cli, clips: Path) -> None:
@@ -184,7 +194,7 @@ class TestForms:
         soundfile.write("long.wav", np.concatenate(whole), RATE, subtype="FLOAT")
         cut = cli("evaluate", "toy", write(Path("t.csv"), rows), "--fold-column", "fold", "--json")
         assert cut.code == 0, cut.err
-        files = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--json").json
+        files = of_toy(cli, clips, "--fold-column", "fold")
         values = [
             [{name: score["value"] for name, score in each[kind].items()} for kind in ("knn", "linear")]
             for each in (cut.json["systems"][0], files["systems"][0])
@@ -228,7 +238,7 @@ class TestBadInput:
         assert {Path(failure["key"]).name for failure in done.json["failures"]} == {"broken.mp3", "gone.wav"}
         for name in ("broken.mp3", "gone.wav"):
             assert name in done.err
-        plain = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--json").json
+        plain = of_toy(cli, clips, "--fold-column", "fold")
         assert done.json["systems"] == plain["systems"]
         shown = cli("evaluate", "toy", "t.csv", "--fold-column", "fold")
         assert shown.code == 3

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
-import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -35,11 +34,11 @@ from poolembed.train.config import (
     TrainConfig,
 )
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
+from poolembed.train.directory import Recording
+from poolembed.train.loop import EpochRecord
 from poolembed.train.run import Trained
-from tests.cli.conftest import Cli, Result
-from tests.cli.held import GO, held, running
+from tests.cli.conftest import Cli, Send
 from tests.train.runs import write_clips
-from tests.waiting import PATIENCE, wait_for_line, wait_until
 
 DEFAULTS = TrainConfig(data="clips", output="mymodel")
 
@@ -351,6 +350,12 @@ def clips(environment: None) -> Path:
     return write_clips(Path("clips"))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the report takes longer than all the rest of such a run."""
+    monkeypatch.setattr(run_module, "write_report", lambda _: None)
+
+
 TINY = ["--init", "toy", "--precision", "fp32", "--batch-size", "5", "--valid", "0.34"]
 
 
@@ -375,6 +380,7 @@ class TestRuns:
         assert b"tone1" in predicted.out
         assert cli("embed", clips / "tone1", "-m", "./mymodel").code == 0
 
+    @pytest.mark.usefixtures("undrawn")
     def test_the_same_again_from_its_own_configuration(self, cli: Cli, clips: Path) -> None:
         first = cli("train", clips, "-o", "one", *TINY, "--epochs", "2", "--mixup", "0.3", "--json", "-q")
         assert first.err == ""
@@ -387,6 +393,7 @@ class TestRuns:
         assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
         assert Path("one/heads.safetensors").read_bytes() == Path("two/heads.safetensors").read_bytes()
 
+    @pytest.mark.usefixtures("undrawn")
     def test_twice_is_refused_and_replaced_if_asked(self, cli: Cli, clips: Path) -> None:
         assert cli("train", clips, *TINY, "--epochs", "1", "-q").code == 0
         again = cli("train", clips, *TINY, "--epochs", "2")
@@ -396,6 +403,7 @@ class TestRuns:
         assert cli("train", clips, *TINY, "--epochs", "2", "-q", "--overwrite").code == 0
         assert read_config(Path("mymodel") / RUN).epochs == 2
 
+    @pytest.mark.usefixtures("undrawn")
     def test_without_labels(self, cli: Cli, clips: Path) -> None:
         done = cli("train", clips, "-o", "mymodel", *TINY, "--epochs", "1", "--objective", "contrastive")
         assert done.code == 0
@@ -410,42 +418,42 @@ class TestRuns:
             assert done.err.startswith("poolembed: ")
 
 
-def training(*arguments: str | Path, hold_after: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """A run in the background, which waits for `GO` after so many epochs."""
-    # As many threads as the runs in this process have: sums split over more of them round otherwise.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return running(held("epoch", hold_after, "train", *arguments), env=environment)
-
-
 def epochs_done(directory: Path) -> int:
     path = directory / "history.jsonl"
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
+@contextmanager
+def after_epoch(number: int, then: Callable[[], None]) -> Iterator[None]:
+    """Has something done when a run in this process has ended the epoch of a number."""
+    keep = Recording.__call__
+
+    def told(self: Recording, event: Any) -> None:
+        keep(self, event)
+        if isinstance(event, EpochRecord) and event.epoch == number:
+            then()
+
+    with mock.patch.object(Recording, "__call__", told):
+        yield
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 class TestInterrupted:
     EPOCHS = ("--epochs", "6", "--patience", "0")
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-    def test_it_goes_on_to_the_same_weights(self, number: signal.Signals, code: int, cli: Cli, clips: Path) -> None:
-        with training(clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache", hold_after=2) as process:
-            wait_until(lambda: epochs_done(Path("out")) >= 2, process)
-            process.send_signal(number)
-            told = wait_for_line(process, "once more to stop at once") if number == signal.SIGINT else b""
-            Path(GO).touch()
-            out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == code
-        assert out == b""
+    def test_it_goes_on_to_the_same_weights(self, cli: Cli, clips: Path, send: Send) -> None:
+        with after_epoch(2, lambda: send(signal.SIGINT)):
+            done = cli("train", clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache")
+        assert (done.code, done.out) == (130, b"")
         assert not Path("out/config.json").exists()
-        if number == signal.SIGINT:
-            said = Result(code, out, (told + err).decode()).err
-            assert "finishing the step in hand; once more to stop at once" in said
-            assert said.splitlines()[-1].endswith("poolembed train --resume out")
-            assert 2 <= epochs_done(Path("out")) < 6
+        assert "finishing the step in hand; once more to stop at once" in done.err
+        assert done.err.splitlines()[-1].endswith("poolembed train --resume out")
+        assert 2 <= epochs_done(Path("out")) < 6
         done = cli("train", "--resume", "out", "--json")
         assert done.code == 0
         assert done.json["epochs"] == 6
-        assert ("going on after step" in done.err) == (number == signal.SIGINT)
+        assert "going on after step" in done.err
         assert cli("train", clips, "-o", "undisturbed", *TINY, *self.EPOCHS, "--cache", "cache", "-q").code == 0
         for name in ("model.safetensors", "heads.safetensors"):
             assert (Path("out") / name).read_bytes() == (Path("undisturbed") / name).read_bytes()
@@ -455,26 +463,22 @@ class TestInterrupted:
             assert "nothing to train: out holds" in again.err
             assert "mymodel" not in again.err
 
-    def test_twice_ends_at_once(self, clips: Path) -> None:
-        with training(clips, "-o", "out", *TINY, *self.EPOCHS, hold_after=1) as process:
-            wait_until(lambda: epochs_done(Path("out")) >= 1, process)
-            process.send_signal(signal.SIGINT)
-            wait_for_line(process, "once more to stop at once")
-            process.send_signal(signal.SIGINT)  # in the middle of a step that is never to end
-            _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        assert b"Traceback" not in err
+    def test_twice_ends_at_once(self, cli: Cli, clips: Path, send: Send) -> None:
+        def twice() -> None:
+            send(signal.SIGINT)
+            send(signal.SIGINT)
+            raise AssertionError("it goes on")
 
-    def test_quiet_says_nothing_about_it(self, clips: Path) -> None:
-        # It says nothing when it hears, so nothing tells when it did: it goes on until it has.
-        endless = ("--epochs", "100000", "--patience", "0")
-        with training(clips, "-o", "out", *TINY, *endless, "-q", "--json", hold_after=100000) as process:
-            wait_until(lambda: epochs_done(Path("out")) >= 1, process)
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        assert err == b""
-        assert json.loads(out) == {"output": "out", "finished": False}
+        with after_epoch(1, twice):
+            done = cli("train", clips, "-o", "out", *TINY, *self.EPOCHS)
+        assert done.code == 130
+        assert epochs_done(Path("out")) == 1
+
+    def test_quiet_says_nothing_about_it(self, cli: Cli, clips: Path, send: Send) -> None:
+        with after_epoch(1, lambda: send(signal.SIGINT)):
+            done = cli("train", clips, "-o", "out", *TINY, *self.EPOCHS, "-q", "--json")
+        assert (done.code, done.err) == (130, "")
+        assert done.json == {"output": "out", "finished": False}
 
 
 def test_of_several_processes_the_first_speaks_for_all(
