@@ -42,7 +42,23 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Tensors:
+    """Tensors of a batch, which move together."""
+
+    def pinned(self) -> Self:
+        """The same in page-locked memory, from which CUDA copies while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{name: change(t) for name, t in vars(self).items() if isinstance(t, Tensor)})
+
+
+@dataclass(frozen=True)
+class Batch(Tensors):
     """Crops of clips, or whole clips window by window.
 
     Attributes:
@@ -54,7 +70,6 @@ class Batch:
         heard: ``(R, 2)`` int64, the first of the W F frames that is the clip's, be it in the context, and the first
             behind it that is not.
         clips: ``(R,)`` int64, numbers of the clips in the run's table.
-        rows: ``(R,)`` int64, their rows in the cache.
     """
 
     mel: Tensor
@@ -62,15 +77,6 @@ class Batch:
     frames: Tensor
     heard: Tensor
     clips: Tensor
-    rows: Tensor
-
-    def pinned(self) -> Batch:
-        """The same in page-locked memory, from which CUDA copies while it computes."""
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in vars(self).items()})
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in vars(self).items()})
 
 
 class Sampler:
@@ -243,7 +249,6 @@ class Crops:
             frames=torch.from_numpy(stop - first),
             heard=torch.from_numpy(edges.clip(0, total)),
             clips=torch.from_numpy(clips.copy()),
-            rows=torch.from_numpy(rows),
         )
 
 

@@ -185,17 +185,16 @@ class TestCrops:
             assert batch.mel.shape == (14, windows, FRAMES, mels.n_mels)
             assert batch.mel.dtype == torch.uint8
             assert batch.clips.tolist() == sampler.clips(step).tolist()
-            for mel, frames, clip, row in zip(batch.mel, batch.frames, batch.clips, batch.rows, strict=True):
-                assert rows[clip] == row
-                whole = behind(mels, int(row))
-                assert frames == min(mels.frames(int(row)), length)
+            for mel, frames, row in zip(batch.mel, batch.frames, rows_of(rows, batch), strict=True):
+                whole = behind(mels, row)
+                assert frames == min(mels.frames(row), length)
                 flat = mel.flatten(0, 1).numpy()
                 (start,) = [
                     at
-                    for at in range(max(1, mels.frames(int(row)) - length + 1))
+                    for at in range(max(1, mels.frames(row) - length + 1))
                     if np.array_equal(flat[:frames], whole[at : at + int(frames)])
                 ]
-                begun.add((int(row), start))
+                begun.add((row, start))
                 tail = whole[start:][:length]
                 np.testing.assert_array_equal(flat[: len(tail)], tail)
                 assert not flat[len(tail) :].any()
@@ -215,8 +214,8 @@ class TestCrops:
             assert other.mel.shape == (14, 1, before + windows * FRAMES + after, mels.n_mels)
             assert torch.equal(other.mel[:, 0, before:-after], one.mel.flatten(1, 2))
             assert torch.equal(other.frames, one.frames)
-            for mel, frames, heard, row in zip(other.mel, other.frames, other.heard.tolist(), other.rows, strict=True):
-                whole, length = mels.clip(int(row)), mels.frames(int(row))
+            for mel, frames, heard, row in zip(other.mel, other.frames, other.heard.tolist(), rows_of(rows, other), strict=True):
+                whole, length = mels.clip(row), mels.frames(row)
                 first, last = heard
                 (start,) = [
                     at for at in range(length) if np.array_equal(mel[0, first:last], whole[at : at + last - first])
@@ -241,12 +240,12 @@ class TestCrops:
         offsets: dict[int, set[int]] = {}
         for step in range(40):
             batch = crops.batch(sampler, step, windows)
-            for mel, start, frames, row in zip(batch.mel, batch.start, batch.frames, batch.rows, strict=True):
-                offsets.setdefault(mels.frames(int(row)), set()).add(int(start))
+            for mel, start, frames, row in zip(batch.mel, batch.start, batch.frames, rows_of(rows, batch), strict=True):
+                offsets.setdefault(mels.frames(row), set()).add(int(start))
                 flat = mel.flatten(0, 1)[before:].numpy()
                 if start:
-                    assert frames == min(mels.frames(int(row)), length - start)
-                    np.testing.assert_array_equal(flat[start : start + frames], mels.clip(int(row))[:frames])
+                    assert frames == min(mels.frames(row), length - start)
+                    np.testing.assert_array_equal(flat[start : start + frames], mels.clip(row)[:frames])
                     assert not flat[: max(start - 1, 0)].any(), "the frame before the first still reaches its samples"
             with torch.no_grad():  # which raises where nothing is left to pool
                 features = network.clip_features(dequantise(batch.mel, mels.log_floor))
