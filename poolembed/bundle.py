@@ -24,8 +24,8 @@ from msgspec import Meta, Struct
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from poolembed.disk import open_regular, read_regular
 from poolembed.errors import BundleError, BundleNotFoundError
+from poolembed.files.reading import open_regular, read_regular
 from poolembed.nn.config import ModelConfig, Positive
 from poolembed.nn.head import Head, HeadConfig, build_head
 from poolembed.nn.model import SongModel

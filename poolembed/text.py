@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+_FORMER = re.compile(r"\\udc([89a-f][0-9a-f])")  # as Parquet tables of earlier versions show such a byte
+
+
+def path_text(path: str) -> str:
+    r"""A path where only UTF-8 is taken, as in Parquet: bytes that are not show as escapes.
+
+    >>> print(path_text("caf\udce9.mp3"), path_text("café.mp3"))
+    caf\xe9.mp3 café.mp3
+    """
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _FORMER.sub(r"\\x\1", text) if "\\udc" in text else text
 
 
 def printable(text: str) -> str:
     """Text on one line, in which control characters, and bytes of a path that are not UTF-8, show as escapes."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path_text(text))
 
 
 def size(count: float) -> str:

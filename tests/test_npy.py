@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from poolembed.embed.outputs.rows import read_npy_header
 from poolembed.errors import VectorsError
+from poolembed.files.npy import read_npy_header
 from poolembed.vectors.npy import map_npy, read_npy
 
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolembed.audio.find import FoundFile
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.embed.outputs import JsonLinesStream, OutputDirectory, open_output
 from poolembed.embed.song import Embedded, Segments
 from poolembed.errors import OutputError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.vectors import Vectors, match, read_vectors
 
 KEYS = ["a.wav", "b/a.wav", "b/c d.wav", "ü.wav"]
@@ -74,6 +74,16 @@ class TestReading:
         assert found.paths == [str(tmp_path / "songs" / key) for key in KEYS]
         assert found.keys == (KEYS if format == "parquet" else found.paths)
         np.testing.assert_array_equal(found.matrix, [vector(number) for number in range(4)])
+
+    @pytest.mark.parametrize("form", ["\\xff", "\\udcff"], ids=["as now", "as 0.1.0 wrote it"])
+    def test_bytes_that_are_not_utf_8_are_the_same_song_from_every_format(self, tmp_path: Path, form: str) -> None:
+        pa = pytest.importorskip("pyarrow")
+        columns = {"path": [f"/songs/{form}.wav"], "key": [f"{form}.wav"], "embedding": [[1.0, 2.0]]}
+        pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), tmp_path / "x.parquet")
+        found = read_vectors(tmp_path / "x.parquet")
+        assert (found.keys, found.paths) == (["\\xff.wav"], ["/songs/\\xff.wav"])
+        assert match(found, ["\udcff.wav"]) == [0]
+        assert match(made(["songs/\udcff.wav"]), ["\\xff.wav"]) == [0]
 
     def test_what_embed_writes_to_a_pipe(self, tmp_path: Path) -> None:
         stream = io.BytesIO()

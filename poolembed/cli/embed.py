@@ -108,9 +108,8 @@ def embed(
     arguments = _arguments(inputs or [], files_from or [], null)
 
     from poolembed.cli import report
-    from poolembed.embed.manifest import WORK
+    from poolembed.embed.manifest import FAULTS, WORK
     from poolembed.embed.model import load
-    from poolembed.embed.outputs.files import FAULTS
     from poolembed.embed.run import embed_songs, find_songs
 
     songs = find_songs(arguments)
@@ -166,7 +165,8 @@ def _open(
     timestamps: float | None,
     overwrite: bool,
 ) -> OutputDirectory | JsonLinesStream:
-    from poolembed.embed.outputs import JsonLinesStream, ModelIdentity, open_output
+    from poolembed.embed.outputs import JsonLinesStream, open_output
+    from poolembed.identity import ModelIdentity
 
     model.check_timestamps(timestamps)
     if output == "-":

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from poolembed.disk import read_list
 from poolembed.errors import PoolembedError
+from poolembed.files.reading import read_list
 
 MOST_BYTES = 1 << 30
 """Bytes of vectors on standard input: some 200,000 lines with 512 numbers each."""

@@ -205,8 +205,8 @@ def _embedded(asked: Queries, collection: Collection, model: str | None) -> list
 
 def _load(songs: Sequence[str], collection: Collection, model: str | None) -> Model:
     """The model that embeds queries, which has to be the collection's."""
-    from poolembed.embed.manifest import ModelIdentity
     from poolembed.embed.model import load
+    from poolembed.identity import ModelIdentity
     from poolembed.search.queries import check_model
 
     if model is not None:

@@ -12,8 +12,8 @@ from poolembed.compare.figure import svg
 from poolembed.compare.results import Results, results_of
 from poolembed.compare.study import Watcher, run_study
 from poolembed.compare.tables import markdown
-from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import TrainingError
+from poolembed.files.writing import replacing, writing
 
 JSON, PAGE, FIGURE = "study.json", "study.md", "study.svg"
 

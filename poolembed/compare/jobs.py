@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from poolembed.compare.contenders import Trial
 from poolembed.compare.scoring import score, scored
-from poolembed.disk import read_regular
-from poolembed.embed.outputs.files import replacing, writing
+from poolembed.files.reading import read_regular
+from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
 from poolembed.train.loop import EpochRecord, Plan

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poolembed.embed.outputs.files import PART, writing
 from poolembed.errors import LabelsError
+from poolembed.files.writing import PART, writing
 from poolembed.labels import Clip, Division, Labelled, divide, grouped_folds
 
 FOLDS = 5

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from filelock import Timeout
 
 from poolembed.bundle import described, load_bundle
 from poolembed.compare.config import StudyConfig, small_model
@@ -21,8 +19,8 @@ from poolembed.compare.jobs import WORK, Job, Record, read_record
 from poolembed.compare.sides import Sides, divide_for_study, identity, write_tables
 from poolembed.compare.workers import Result, run_all
 from poolembed.embed.device import usable_cores
-from poolembed.embed.outputs.files import lock_at, writing
-from poolembed.errors import LabelsError, OutputError, UsageError
+from poolembed.errors import LabelsError, UsageError
+from poolembed.files.claims import claimed
 from poolembed.labels import read_labels
 from poolembed.nn.model import SongModel
 from poolembed.train.cache import MelCache
@@ -100,7 +98,7 @@ def run_study(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | 
     """
     stop = stop or threading.Event()
     contenders, skipped = _contenders(config)
-    with _claimed(Path(config.output)):
+    with claimed(Path(config.output) / ".study.lock", f"another study is running in {config.output}"):
         plan = _Plan.make(config, watcher, stop)
         if plan is None:
             return None
@@ -279,25 +277,3 @@ def _crop(config: StudyConfig, model: SongModel, longest: float) -> int:
     window = encoder.window_frames * frontend.hop_length / frontend.sample_rate
     windows = max(1, math.ceil((config.seconds or min(longest, LONGEST_CROP)) / window))
     return windows * encoder.window_frames // encoder.time_reduction
-
-
-@contextmanager
-def _claimed(output: Path) -> Iterator[None]:
-    """Hold a study's directory for one call alone.
-
-    Raises:
-        OutputError: it is in use, or cannot be made.
-    """
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        lock = lock_at(output / ".study.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"another study is running in {output}", hint="wait for it, or choose another -o"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -21,13 +21,15 @@ import msgspec
 from msgspec import Meta
 
 from poolembed.audio.encoding import Encoding
-from poolembed.disk import is_below, read_regular
 from poolembed.errors import OutputError
+from poolembed.files.reading import is_below, read_regular
+from poolembed.identity import ModelIdentity
 from poolembed.nn.config import LARGEST_SIZE
 
 NAME = "manifest.jsonl"
 VERSION = 1
 WORK = ".poolembed"  # the folder, inside an output directory, of everything that is not finished
+FAULTS = "faults.log"  # in that folder, the tracebacks of faults of poolembed itself
 WAY_OUT = "embed --overwrite replaces what is there; embed -o with another directory leaves it alone"
 
 Format = Literal["npy", "matrix", "parquet", "jsonl"]
@@ -39,15 +41,6 @@ Amount = Annotated[float, Meta(ge=0)]
 T = TypeVar("T")
 
 _SHOWN = 100  # characters of a name that may be of any length
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """What has to agree for two embeddings to be comparable. The name is for people; the fingerprint decides."""
-
-    name: str
-    fingerprint: str
-    embedding_size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.bundle import load_bundle
-from poolembed.disk import read_regular
 from poolembed.embed.model import build_engine
 from poolembed.embed.nested import check_dim, first_numbers
 from poolembed.errors import AudioError, VectorsError
@@ -22,6 +21,7 @@ from poolembed.evaluate.clips import ClipVectors, embed_clips
 from poolembed.evaluate.floors import mel_statistics, untrained
 from poolembed.evaluate.scores import Scores, score
 from poolembed.evaluate.task import Task, make_task
+from poolembed.files.reading import read_regular
 from poolembed.labels import Clip, Labelled
 from poolembed.nn.frontend import LogMel
 from poolembed.nn.model import SongModel

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from poolembed.disk import open_regular, read_regular
 from poolembed.errors import LabelsError
+from poolembed.files.reading import open_regular, read_regular
 from poolembed.labels._words import count, nearest, some
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import OutputError
+from poolembed.files.claims import working
+from poolembed.files.writing import replacing, writing
 from poolembed.map.page import render
 from poolembed.map.songs import describe
-from poolembed.search.index.building import working
 from poolembed.search.layout import lay_out
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import NAME, ModelIdentity
+from poolembed.embed.manifest import NAME
 from poolembed.errors import UsageError
+from poolembed.identity import ModelIdentity
 from poolembed.vectors import RowNumbers, check_rows, open_vectors
 
 BLOCK = 4096

@@ -23,9 +23,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
+from poolembed.text import path_text
 
 SUFFIX = ".lance"
 MODEL, FINGERPRINT = "poolembed_model", "poolembed_fingerprint"  # in a schema's metadata, as in Parquet of embed
@@ -106,7 +107,7 @@ class Table:
         Raises:
             VectorsError: the table cannot be read.
         """
-        wanted = ", ".join("'" + text(name).replace("'", "''") + "'" for name in sorted(names))
+        wanted = ", ".join("'" + path_text(name).replace("'", "''") + "'" for name in sorted(names))
         if not wanted:
             return
         with reaching(self.place):
@@ -235,11 +236,6 @@ def load_lance(place: str) -> Any:
             f"the table {place} needs the library lance", hint="from poolembed's checkout: pip install '.[lance]'"
         ) from error
     return lance
-
-
-def text(path: str) -> str:
-    """A name as a table has it: bytes that are not UTF-8 show as escapes, for Arrow's strings are UTF-8."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.errors import OutputError
 from poolembed.search.collection import Collection
+from poolembed.text import path_text
 
 
 def read_lengths(collection: Collection) -> dict[str, float]:
@@ -45,7 +46,8 @@ def _columns(source: Path) -> list[tuple[Any, Any]]:
     ):
         if "duration" in table.schema_arrow.names:
             columns = table.read(columns=["path", "duration"])
-            return list(zip(columns["path"].to_pylist(), columns["duration"].to_pylist(), strict=True))
+            paths = (path_text(path) if isinstance(path, str) else None for path in columns["path"].to_pylist())
+            return list(zip(paths, columns["duration"].to_pylist(), strict=True))
     return []
 
 

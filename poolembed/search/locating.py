@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from poolembed.search.collection import Collection
 from poolembed.search.lance import Names
+from poolembed.text import path_text
 
 # Strings, not Paths: a Path for each of a million rows would take longer than the search itself.
 # ruff: noqa: PTH100, PTH116, PTH119
@@ -27,10 +28,11 @@ def locate(collection: Collection, names: Sequence[str]) -> list[list[int]]:
         if not name:
             continue
         real = os.path.realpath(name)
-        for spelling in {name, os.path.normpath(name), os.path.abspath(name), real}:
+        spellings = {name, os.path.normpath(name), os.path.abspath(name), real}
+        for spelling in spellings | set(map(path_text, spellings)):  # the latter in a table, which has only UTF-8
             by_path[spelling].append(number)
         if files[number] is None:
-            for spelling in {name, os.path.normpath(name)}:
+            for spelling in {name, os.path.normpath(name), path_text(name)}:
                 by_key[spelling].append(number)
         else:
             for last in {os.path.basename(name), os.path.basename(real)}:

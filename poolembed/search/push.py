@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
 from poolembed.search.lance import (
     FINGERPRINT,
@@ -30,9 +30,9 @@ from poolembed.search.lance import (
     find_table,
     load_lance,
     reaching,
-    text,
 )
 from poolembed.search.tablesearch import build_index, check_indexable
+from poolembed.text import path_text
 from poolembed.vectors import check_rows
 
 ADDED = 8 * ROWS
@@ -162,7 +162,7 @@ def _kind(collection: Collection) -> type[np.float16 | np.float32]:
 def _rows_by_path(collection: Collection) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, path in enumerate(collection.paths):
-        first = rows.setdefault(text(path), row)
+        first = rows.setdefault(path_text(path), row)
         if first != row:
             raise VectorsError(
                 f"rows {first} and {row} of {collection.source} are both of {path}, by which a table knows a song",
@@ -231,8 +231,8 @@ def _batches(collection: Collection, rows: NDArray[np.int64], digests: NDArray[n
         some = rows[first : first + ROWS]
         block = _stored(collection, some, np.dtype(vector.value_type.to_pandas_dtype()))
         columns = {
-            "path": pa.array([text(collection.paths[row]) for row in some.tolist()], pa.string()),
-            "key": pa.array([text(collection.keys[row]) for row in some.tolist()], pa.string()),
+            "path": pa.array([path_text(collection.paths[row]) for row in some.tolist()], pa.string()),
+            "key": pa.array([path_text(collection.keys[row]) for row in some.tolist()], pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=vector),
             "digest": pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(16), len(some), [None, pa.py_buffer(digests[some].tobytes())]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import NAME, ModelIdentity, read_manifest
+from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.errors import UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.locating import locate
 from poolembed.vectors.npy import map_npy, read_npy

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from poolembed.bundle import not_finite
-from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import OutputError
+from poolembed.files.writing import replacing, writing
 
 NAME = "checkpoint.safetensors"
 VERSION = 1

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from poolembed.disk import read_regular
-from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import UsageError
+from poolembed.files.reading import read_regular
+from poolembed.files.writing import replacing, writing
 from poolembed.train.config import TrainConfig
 
 RUN = "run.toml"

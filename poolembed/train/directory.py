@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import Timeout
-
 from poolembed import bundle
-from poolembed.embed.outputs.files import PART, lock_at, replacing, writing
 from poolembed.errors import OutputError
+from poolembed.files.claims import claimed
+from poolembed.files.writing import PART, replacing, writing
 from poolembed.train import checkpoint
 from poolembed.train.configfile import RUN
 from poolembed.train.data import Watcher
@@ -20,22 +19,13 @@ from poolembed.train.results import HISTORY, RESULTS
 
 
 @contextmanager
-def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def opened(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold a run's directory, made or checked, for one run alone.
 
     Raises:
         OutputError: it holds another run, is in use, or cannot be written.
     """
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        lock = lock_at(output / ".train.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"another run is training into {output}", hint="wait for it, or choose another -o"
-            ) from error
-    try:
+    with claimed(output / ".train.lock", f"another run is training into {output}"):
         if resume and not (output / RUN).exists():
             raise OutputError(f"{output} holds no run to resume", hint="leave --resume away to start one")
         if not resume and not overwrite:
@@ -46,8 +36,6 @@ def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
                     (output / name).unlink(missing_ok=True)
         _tidy(output)
         yield
-    finally:
-        lock.release()
 
 
 _OWN = (RUN, HISTORY, RESULTS, "report.html", checkpoint.NAME)

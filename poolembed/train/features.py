@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,14 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poolembed.bundle import described
-from poolembed.disk import open_regular
 from poolembed.embed.device import default_batch_size
-from poolembed.errors import OutputError
+from poolembed.errors import OutputError, VectorsError
+from poolembed.files.npy import npy_header
 from poolembed.nn.model import Features, SongModel
 from poolembed.text import size
 from poolembed.train.cache import STEP, MelCache, dequantise
 from poolembed.train.sampling import Crops, Sampler, Tensors, window_starts
 from poolembed.train.shards import alone, check_disk, writing_cache
+from poolembed.vectors.npy import map_npy
 
 VERSION = 2
 FRAMES, OTHERS = "frames.npy", "others.npy"
@@ -156,28 +156,13 @@ class FeatureCache:
                         shutil.rmtree(work, ignore_errors=True)
         if not self.folder.exists():
             return False
-        self._frames = self._map(FRAMES, np.dtype(np.float16), (int(self._first_frame[-1]), self._channels))
-        self._others = self._map(OTHERS, np.dtype(np.float32), (int(self._first_window[-1]), self._width))
-        return True
-
-    def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, int]) -> NDArray[Any]:
-        """The numbers of a file of the folder.
-
-        Raises:
-            OutputError: it is not there, or damaged.
-        """
-        path = self.folder / name
         try:
-            open_regular(path).close()  # a pipe in its place would be waited for
-            numbers = np.load(path, mmap_mode="r" if all(shape) else None, allow_pickle=False)
-            if (numbers.dtype, numbers.shape) != (dtype, shape):
-                raise ValueError("it has another shape than it was written with")
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"cannot read {path}: {getattr(error, 'strerror', None) or error}",
-                hint=f"remove {self.folder}, and the clips are encoded again",
-            ) from error
-        return np.asarray(numbers)
+            self._frames = map_npy(self.folder / FRAMES, [2])
+            if self._width:
+                self._others = map_npy(self.folder / OTHERS, [2])
+        except VectorsError as error:
+            raise OutputError(error.message, hint=f"remove {self.folder}, and the clips are encoded again") from error
+        return True
 
     def batch(self, sampler: Sampler, step: int, windows: int) -> FeatureBatch:
         """The crops of a step: of clips of more than W windows so many in a row, at random; shorter ones padded.
@@ -233,10 +218,8 @@ class FeatureCache:
         step = default_batch_size(self._device, self._network.config)
         with ExitStack() as close:
             files = [close.enter_context((work / name).open("xb")) for name in (FRAMES, OTHERS)]
-            shapes = (int(self._first_frame[-1]), self._channels), (len(numbers), self._width)
-            for file, shape, kind in zip(files, shapes, ("<f2", "<f4"), strict=True):
-                header = {"shape": shape, "fortran_order": False, "descr": kind}
-                np.lib.format.write_array_header_1_0(file, header)
+            files[0].write(npy_header((int(self._first_frame[-1]), self._channels), np.dtype(np.float16)))
+            files[1].write(npy_header((len(numbers), self._width), np.dtype(np.float32)))
             watch(0, len(numbers))
             for first in range(0, len(numbers), step):
                 if stop.is_set():

@@ -14,10 +14,10 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from poolembed import __version__
-from poolembed.disk import read_regular
 from poolembed.embed.device import DTYPES
 from poolembed.errors import OutputError
 from poolembed.evaluate import metrics
+from poolembed.files.reading import read_regular
 from poolembed.train.aims import Classify
 from poolembed.train.learner import Student
 from poolembed.train.loop import Fitted, pooling_values

@@ -15,8 +15,8 @@ import torch
 
 from poolembed import bundle
 from poolembed.embed.device import choose_device, choose_precision
-from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import PoolembedError, UsageError
+from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.nn.model import SongModel
 from poolembed.train import checkpoint
@@ -24,7 +24,7 @@ from poolembed.train.card import card
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, write_config
 from poolembed.train.data import Data, Watcher, load_data
-from poolembed.train.directory import Recording, claimed
+from poolembed.train.directory import Recording, opened
 from poolembed.train.features import FeatureCache
 from poolembed.train.feeds import Reader, StepFeed
 from poolembed.train.learner import Learner, Student
@@ -88,7 +88,7 @@ def train(
     with ExitStack() as close:
         where = close.enter_context(processes(choose_device(config.device)))
         if where.first:
-            close.enter_context(claimed(output, resume=resume, overwrite=overwrite))
+            close.enter_context(opened(output, resume=resume, overwrite=overwrite))
         where.wait()
         if resume and (output / bundle.CONFIG).exists():
             return Trained(output, read_results(output / RESULTS), {}, finished=True)

@@ -24,11 +24,14 @@ from filelock import Timeout
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from poolembed.disk import open_regular, read_regular
-from poolembed.embed.outputs.files import lock_at, replacing
-from poolembed.errors import OutputError
+from poolembed.errors import OutputError, VectorsError
+from poolembed.files.claims import lock_at
+from poolembed.files.npy import npy_bytes
+from poolembed.files.reading import read_regular
+from poolembed.files.writing import replacing
 from poolembed.labels import Clip
 from poolembed.text import size
+from poolembed.vectors.npy import map_npy
 
 SHARD = 64 << 20
 """Bytes from which a shard is written. So much, and a clip for each worker, is in memory."""
@@ -117,7 +120,7 @@ class Shards:
                 rows = len(read_shard(folder, number, width))
                 if any(entry.first + entry.rows > rows for entry in entries):
                     raise ValueError("its index speaks of more rows than there are")
-            except (OSError, ValueError, RecursionError):
+            except (OSError, ValueError, RecursionError, VectorsError):
                 # The index first, which must never stand beside rows that are not its own.
                 index.unlink(missing_ok=True)
                 (folder / f"{name}.npy").unlink(missing_ok=True)
@@ -162,8 +165,8 @@ class Shards:
         rows = np.concatenate([rows for _, rows in self._pending])
         self._pending, self._rows = [], 0
         with writing_cache(self.folder):
-            with replacing(self.folder / f"{number:05}.npy", self.folder) as part, part.open("xb") as file:
-                np.save(file, rows, allow_pickle=False)
+            with replacing(self.folder / f"{number:05}.npy", self.folder) as part:
+                part.write_bytes(npy_bytes(rows))
             with replacing(self.folder / f"{number:05}.json", self.folder) as part:
                 # ASCII, so that names that are no text survive; msgspec would refuse their surrogates.
                 part.write_text(json.dumps([asdict(entry) for entry in entries]), encoding="ascii")
@@ -175,14 +178,13 @@ def read_shard(folder: Path, number: int, width: int) -> NDArray[np.uint8]:
     """The rows ``(n, width)`` of a shard, mapped into memory.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is damaged.
+        VectorsError: it cannot be read, or is damaged.
     """
     path = folder / f"{number:05}.npy"
-    open_regular(path).close()  # a pipe in its place would be waited for
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    if rows.dtype != np.uint8 or rows.shape[1:] != (width,):
-        raise ValueError(f"{path} has rows of another kind")
-    return np.asarray(rows)  # slicing a np.memmap takes ten times as long
+    rows = map_npy(path, [2])
+    if rows.dtype != np.uint8 or rows.shape[1] != width:
+        raise VectorsError(f"{path} has rows of another kind")
+    return rows
 
 
 @contextmanager

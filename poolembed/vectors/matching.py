@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from poolembed.errors import VectorsError
+from poolembed.text import path_text
 from poolembed.vectors.reading import Vectors
 
 
@@ -72,7 +73,7 @@ def _normal(path: str) -> str:
     if fragment:
         seconds = [part.rstrip("0").rstrip(".") if "." in part else part for part in fragment[3:].split(",")]
         fragment = "#t=" + ",".join(part or "0" for part in seconds)
-    return posixpath.normpath(path.replace("\\", "/") if os.sep == "\\" else path) + (fragment or "")
+    return path_text(posixpath.normpath(path.replace("\\", "/") if os.sep == "\\" else path)) + (fragment or "")
 
 
 def _is_end(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.disk import open_regular
-from poolembed.embed.outputs.rows import HEADER_BYTES, npy_header, read_npy_header
 from poolembed.errors import VectorsError
+from poolembed.files.npy import HEADER_BYTES, npy_header, read_npy_header
+from poolembed.files.reading import open_regular
 
 WAYS = "what is read: a folder of poolembed embed, .jsonl, .parquet, or .npy with a text file of paths"
 

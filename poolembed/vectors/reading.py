@@ -12,10 +12,11 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.disk import read_list, read_regular
-from poolembed.embed.manifest import NAME, Manifest, ModelIdentity, Record, read_manifest
+from poolembed.embed.manifest import NAME, Manifest, Record, read_manifest
 from poolembed.embed.outputs.sink import numpy_dtype
 from poolembed.errors import VectorsError
+from poolembed.files.reading import read_list, read_regular
+from poolembed.identity import ModelIdentity
 from poolembed.vectors.npy import WAYS, map_npy, read_tree
 from poolembed.vectors.tables import is_table, read_table
 

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.disk import open_regular
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
+from poolembed.files.reading import open_regular
+from poolembed.identity import ModelIdentity
+from poolembed.text import path_text
 from poolembed.vectors.npy import WAYS
 
 
@@ -121,7 +122,7 @@ def _texts(column: Any, path: Path) -> list[str]:
     values: list[Any] = column.to_pylist()
     if not all(isinstance(value, str) for value in values):
         raise VectorsError(f"the columns path and key of {path} must hold text", hint=WAYS)
-    return values
+    return list(map(path_text, values))
 
 
 def _matrix(column: Any, path: Path) -> NDArray[Any]:

@@ -31,7 +31,7 @@ import usearch
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
-from poolembed.embed.outputs.rows import npy_header
+from poolembed.files.npy import npy_header
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch, Searcher
 from poolembed.search.index import Index, open_index

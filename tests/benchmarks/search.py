@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.audio.find import FoundFile
-from poolembed.embed.manifest import Format, ModelIdentity
+from poolembed.embed.manifest import Format
 from poolembed.embed.outputs import open_output
-from poolembed.embed.outputs.rows import npy_header
 from poolembed.embed.song import Embedded
+from poolembed.files.npy import npy_header
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import open_collection
 from poolembed.search.exact import ExactSearch
 from tests.benchmarks.common import POOLEMBED, Table, machine, middle, report, say

@@ -28,9 +28,10 @@ from poolembed.embed.device import (
     default_batch_size,
     exact_and_single_threaded,
 )
-from poolembed.embed.outputs import Job, ModelIdentity, open_output
+from poolembed.embed.outputs import Job, open_output
 from poolembed.embed.run import embed_songs, find_songs
 from poolembed.embed.song import Embedded, Outcome
+from poolembed.identity import ModelIdentity
 from tests.benchmarks import stages
 from tests.benchmarks.common import Table, cores, machine, middle, on_bare_threads, report, say
 from tests.benchmarks.stages import Song, longest_first, total_seconds

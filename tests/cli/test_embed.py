@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from poolembed.embed import model as model_module
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.embed.outputs import open_output
+from poolembed.identity import ModelIdentity
 from tests.cli.conftest import BAD, GOOD, Cli, files, manifest, npys
 from tests.conftest import RATE, noise
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolembed.audio.encoding import Encoding
-from poolembed.embed.manifest import Header, ModelIdentity, Record, Settings, read_manifest
+from poolembed.embed.manifest import Header, Record, Settings, read_manifest
 from poolembed.errors import OutputError
+from poolembed.identity import ModelIdentity
 
 HEADER = Header(ModelIdentity("base", "abc123", 4), Settings("matrix", "float16", 2.5), "2025-01-01T00:00:00+00:00")
 

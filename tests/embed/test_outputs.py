@@ -22,12 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolembed.audio.find import FoundFile
-from poolembed.embed.manifest import FloatType, Format, ModelIdentity, Record, read_manifest
+from poolembed.embed.manifest import FloatType, Format, Record, read_manifest
 from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory, Plan, open_output
 from poolembed.embed.outputs import parquet as parquet_module
-from poolembed.embed.outputs.files import offset_of_line
+from poolembed.embed.outputs.jsonl import offset_of_line
 from poolembed.embed.song import Embedded, Segments
 from poolembed.errors import OutputError, UsageError
+from poolembed.identity import ModelIdentity
 from tests.waiting import PATIENCE
 
 D = 4

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import ModelIdentity
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
 from poolembed.search.exact import Hits
 from poolembed.search.layout import Layout

@@ -13,10 +13,10 @@ import soundfile
 
 from poolembed.audio import open_audio
 from poolembed.audio.find import FoundFile
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.embed.outputs import open_output
 from poolembed.embed.song import Embedded
 from poolembed.errors import AudioError
+from poolembed.identity import ModelIdentity
 from tests.conftest import noise
 
 FINGERPRINT = "f" * 64

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import ModelIdentity
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
 from poolembed.search.lance import open_table
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from poolembed.embed.manifest import NAME, Header, ModelIdentity, Record, Settings
+from poolembed.embed.manifest import NAME, Header, Record, Settings
 from poolembed.errors import OutputError, UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch
 from poolembed.search.index import Index, build_index, building, is_index, linking, open_index, origin, searching

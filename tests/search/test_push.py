@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import open_collection
 from poolembed.search.lance import check_written, open_table
 from poolembed.search.push import Pushed, push

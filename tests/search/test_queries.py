@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import UsageError, VectorsError
+from poolembed.identity import ModelIdentity
 from poolembed.search.answers import allowed_rows, answer
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch

@@ -503,7 +503,7 @@ def _journal(directory: Path) -> None:
     """Put some songs into the journal again, as a killed run leaves them."""
     import numpy as np
 
-    from poolembed.embed.outputs.rows import npy_bytes
+    from poolembed.files.npy import npy_bytes
 
     lines = [json.loads(line) for line in (directory / "manifest.jsonl").read_bytes().splitlines()]
     for number, line in enumerate(lines[-3:]):

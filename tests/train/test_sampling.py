@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from poolembed.errors import UsageError
 from poolembed.labels import Clip
 from poolembed.train.cache import MelCache, dequantise
-from poolembed.train.sampling import Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
+from poolembed.train.sampling import Batch, Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_network
 from tests.waiting import wait_until
 
@@ -172,6 +172,11 @@ def behind(mels: MelCache, row: int) -> NDArray[np.uint8]:
     return mels.with_edges(row)[-(mels.frames(row) + 2) :]
 
 
+def rows_of(rows: list[int | None], batch: Batch) -> list[int]:
+    """Where the cache has the clips of a batch."""
+    return [row for clip in batch.clips.tolist() if (row := rows[clip]) is not None]
+
+
 class TestCrops:
     @pytest.mark.parametrize("windows", [1, 2, 5])
     def test_are_stretches_of_the_clips(self, cache: tuple[MelCache, list[int | None]], windows: int) -> None:
@@ -214,7 +219,9 @@ class TestCrops:
             assert other.mel.shape == (14, 1, before + windows * FRAMES + after, mels.n_mels)
             assert torch.equal(other.mel[:, 0, before:-after], one.mel.flatten(1, 2))
             assert torch.equal(other.frames, one.frames)
-            for mel, frames, heard, row in zip(other.mel, other.frames, other.heard.tolist(), rows_of(rows, other), strict=True):
+            for mel, frames, heard, row in zip(
+                other.mel, other.frames, other.heard.tolist(), rows_of(rows, other), strict=True
+            ):
                 whole, length = mels.clip(row), mels.frames(row)
                 first, last = heard
                 (start,) = [

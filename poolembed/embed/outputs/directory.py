@@ -12,9 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
 
-from filelock import FileLock, Timeout
-
-from poolembed.disk import read_regular
 from poolembed.embed.manifest import (
     NAME,
     WAY_OUT,
@@ -23,12 +20,10 @@ from poolembed.embed.manifest import (
     Format,
     Header,
     Manifest,
-    ModelIdentity,
     Record,
     Settings,
     read_manifest,
 )
-from poolembed.embed.outputs.files import PART, Folders, lock_at, writing
 from poolembed.embed.outputs.jsonl import JsonlSink
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.parquet import ParquetSink, require_pyarrow
@@ -36,6 +31,10 @@ from poolembed.embed.outputs.plan import Job, Names, Plan, make_plan, vanished
 from poolembed.embed.outputs.sink import TIMESTAMPS, MatrixSink, NpySink, Sink
 from poolembed.embed.song import Embedded
 from poolembed.errors import AudioError, OutputError, UsageError
+from poolembed.files.claims import claimed
+from poolembed.files.reading import read_regular
+from poolembed.files.writing import PART, Folders, writing
+from poolembed.identity import ModelIdentity
 
 if TYPE_CHECKING:
     from poolembed.audio.find import FoundFile
@@ -85,9 +84,8 @@ def open_output(
         with writing(work):
             path.mkdir(parents=True, exist_ok=True)
             Folders(path).check(work / "lock")
-            work.mkdir(exist_ok=True)
-        lock = _lock(path, work)
-        undo.callback(lock.release)
+        in_use = f"another run{_owner(work)} is writing to {path}"
+        undo.enter_context(claimed(work / "lock", in_use))
         undo.callback(_forget_owner, work)
         with writing(work):
             (work / "pid").unlink(missing_ok=True)  # a link there would be written through
@@ -106,8 +104,7 @@ def open_output(
         sink: Sink = _SINKS[format](path, model, settings)
         undo.callback(sink.close)
         sink.reconcile(log)
-        undo.pop_all()
-        return OutputDirectory(path, log, sink, lock)
+        return OutputDirectory(path, log, sink, undo.pop_all())
 
 
 class OutputDirectory:
@@ -121,12 +118,12 @@ class OutputDirectory:
         ordered: songs must be written, or fail, in the order of the plan.
     """
 
-    def __init__(self, directory: Path, log: Log, sink: Sink, lock: FileLock) -> None:
+    def __init__(self, directory: Path, log: Log, sink: Sink, last: ExitStack) -> None:
         self.directory = directory
         self.ordered = sink.ordered
         self._log = log
         self._sink = sink
-        self._lock = lock
+        self._last = last
 
     @property
     def records(self) -> Mapping[str, Record]:
@@ -213,11 +210,7 @@ class OutputDirectory:
         Raises:
             OutputError: the files cannot be written; what was stored is safe and the next run finishes.
         """
-        with ExitStack() as last:
-            last.callback(self._lock.release)
-            last.callback(_forget_owner, self.directory / WORK)
-            last.callback(self._log.close)
-            last.callback(self._sink.close)
+        with self._last:  # closes what is open, and lets go
             self._sink.reconcile(self._log)
             self._sink.finish(self._log)
             self._log.compact()
@@ -237,19 +230,12 @@ class OutputDirectory:
             self.close()
 
 
-def _lock(directory: Path, work: Path) -> FileLock:
-    with writing(work / "lock"):
-        lock = lock_at(work / "lock")
-        try:
-            lock.acquire()
-        except Timeout as error:  # an OSError too
-            try:
-                owner = f" (process {int(read_regular(work / 'pid', _PID_BYTES))})"
-            except (OSError, ValueError):
-                owner = ""
-            message = f"another run{owner} is writing to {directory}"
-            raise OutputError(message, hint="wait for it to end, or choose another directory with -o") from error
-    return lock
+def _owner(work: Path) -> str:
+    """The process that is writing, in brackets, as far as that is known."""
+    try:
+        return f" (process {int(read_regular(work / 'pid', _PID_BYTES))})"
+    except (OSError, ValueError):
+        return ""
 
 
 def _forget_owner(work: Path) -> None:

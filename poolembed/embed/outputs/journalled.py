@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import WORK, ModelIdentity, Record, Settings
-from poolembed.embed.outputs.files import replacing, writing
+from poolembed.embed.manifest import WORK, Record, Settings
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.plan import Job
 from poolembed.embed.outputs.rows import RowStore, too_few
 from poolembed.embed.outputs.sink import Place, numpy_dtype
 from poolembed.embed.song import Embedded
+from poolembed.files.writing import replacing, writing
+from poolembed.identity import ModelIdentity
 
 Row = TypeVar("Row")
 Vectors = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]  # embedding (D,), times (n,), segments (n, D)

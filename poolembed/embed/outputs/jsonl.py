@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from poolembed.embed.manifest import WAY_OUT, ModelIdentity, Settings
-from poolembed.embed.outputs.files import create, offset_of_line, open_bytes, write_at, writing
+from poolembed.embed.manifest import WAY_OUT, Settings
 from poolembed.embed.outputs.journalled import JournalledSink
 from poolembed.embed.outputs.lines import encode_line, relabel
 from poolembed.embed.outputs.log import Log
@@ -16,6 +15,8 @@ from poolembed.embed.outputs.rows import cast_vectors, segments_of
 from poolembed.embed.outputs.sink import Place
 from poolembed.embed.song import Embedded
 from poolembed.errors import OutputError
+from poolembed.files.writing import create, open_bytes, write_at, writing
+from poolembed.identity import ModelIdentity
 
 
 class JsonlSink(JournalledSink):
@@ -87,3 +88,22 @@ class JsonlSink(JournalledSink):
 
 def _label(path: str, duration: float | None, row: int | None) -> dict[str, Any]:
     return {"path": path, "duration": duration, "row": row}
+
+
+def offset_of_line(file: BinaryIO, number: int) -> tuple[int, int]:
+    """Where line ``number`` starts: ``(whole lines before it, their bytes)``; fewer if the file has fewer lines."""
+    lines = offset = 0
+    while lines < number and (block := file.read(1 << 20)):
+        found = block.count(b"\n")
+        if lines + found < number:
+            lines += found
+            # A line cut short at the end of the file must not count as bytes of whole lines.
+            last = block.rfind(b"\n") + 1
+            if last:
+                offset = file.tell() - len(block) + last
+            continue
+        at = -1
+        for _ in range(number - lines):
+            at = block.index(b"\n", at + 1)
+        return number, file.tell() - len(block) + at + 1
+    return lines, offset

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from poolembed.embed.manifest import Header, Manifest, Record
-from poolembed.embed.outputs.files import open_bytes, replacing, write_at, writing
+from poolembed.files.writing import open_bytes, replacing, write_at, writing
 
 
 class Log:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from poolembed.disk import open_regular
-from poolembed.embed.manifest import WAY_OUT, ModelIdentity, Record, Settings
-from poolembed.embed.outputs.files import writing
+from poolembed.embed.manifest import WAY_OUT, Record, Settings
 from poolembed.embed.outputs.journalled import JournalledSink, Vectors
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.plan import Job
 from poolembed.embed.outputs.sink import Place
 from poolembed.embed.song import Embedded
 from poolembed.errors import OutputError, UsageError
+from poolembed.files.reading import open_regular
+from poolembed.files.writing import writing
+from poolembed.identity import ModelIdentity
+from poolembed.text import path_text
 
 # A row group ends at whichever comes first, so that songs with many segments do not fill the memory.
 GROUP_ROWS = 8192
@@ -114,8 +116,8 @@ class ParquetSink(JournalledSink):
         vectors = [row for _, row in group]
         size = self.model.embedding_size
         columns = {
-            "path": pa.array([_text(record.path) for record in records], pa.string()),
-            "key": pa.array([_text(record.key) for record in records], pa.string()),
+            "path": pa.array([path_text(record.path) for record in records], pa.string()),
+            "key": pa.array([path_text(record.key) for record in records], pa.string()),
             "embedding": _fixed_lists(np.stack([embedding for embedding, _, _ in vectors]), size),
             "duration": pa.array([record.duration for record in records], pa.float64()),
             "size": pa.array([record.size for record in records], pa.int64()),
@@ -157,8 +159,3 @@ def _fixed_lists(vectors: np.ndarray[Any, Any], size: int) -> Any:
 def _vectors(lists: Any, size: int) -> np.ndarray[Any, Any]:
     vectors: np.ndarray[Any, Any] = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
     return vectors
-
-
-def _text(path: str) -> str:
-    # Arrow strings are UTF-8; a name that is not shows its bytes as \udcXX.
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from poolembed.embed.manifest import WORK, ModelIdentity, Record, Settings
-from poolembed.embed.outputs.files import Folders, create
+from poolembed.embed.manifest import WORK, Record, Settings
 from poolembed.embed.outputs.log import Log
 from poolembed.embed.outputs.plan import Job
-from poolembed.embed.outputs.rows import RowStore, cast_vectors, npy_bytes, segments_of
+from poolembed.embed.outputs.rows import RowStore, cast_vectors, segments_of
 from poolembed.embed.song import Embedded
 from poolembed.errors import AudioError
+from poolembed.files.npy import npy_bytes
+from poolembed.files.writing import Folders, create
+from poolembed.identity import ModelIdentity
 
 TIMESTAMPS = ".timestamps.npz"
 

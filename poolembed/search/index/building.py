@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import Timeout
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import ModelIdentity
-from poolembed.embed.outputs.files import PART, Folders, lock_at, replacing, writing
 from poolembed.errors import OutputError
+from poolembed.files.claims import working
+from poolembed.files.writing import replacing
+from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
 from poolembed.search.index.file import About, Contents, read_contents, starts_as_index, write_contents
 from poolembed.search.index.linking import Linked, link
@@ -95,26 +93,6 @@ def build_index(
             added, removed, recall = 0, 0, earlier.about.recall
     size, seconds = path.stat().st_size, time.perf_counter() - began
     return Built(len(collection), added, removed, collection.size, collection.model, recall, size, seconds)
-
-
-@contextmanager
-def working(path: Path, way_on: str) -> Iterator[Path]:
-    """A folder beside a file that is written whole, for what is not finished; gone in the end, and one run's alone."""
-    work = path.with_name(f".{path.name}{PART}")
-    with writing(path, way_on):
-        Folders(path.parent).check(work / "lock")
-        work.mkdir(exist_ok=True)
-        lock = lock_at(work / "lock")
-        try:
-            lock.acquire()
-        except Timeout as error:
-            message = f"another run is writing {path}"
-            raise OutputError(message, hint="wait for it to end, or choose another -o") from error
-        try:
-            yield work
-        finally:
-            lock.release()
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _earlier(path: Path, collection: Collection) -> Contents | None:

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from poolembed.disk import open_regular
-from poolembed.embed.manifest import ModelIdentity
 from poolembed.errors import VectorsError
+from poolembed.files.reading import open_regular
+from poolembed.identity import ModelIdentity
 from poolembed.search.index.origin import Origin
 
 VERSION = 1

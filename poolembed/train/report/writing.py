@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poolembed.embed.outputs.files import replacing, writing
 from poolembed.errors import OutputError
+from poolembed.files.writing import replacing, writing
 from poolembed.train.report.classes import classes, confused
 from poolembed.train.report.data import configuration, data
 from poolembed.train.report.files import RunFiles, read_run

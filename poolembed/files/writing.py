@@ -1,6 +1,6 @@
-"""The few ways in which an output directory is written, and what a failing disk is called.
+"""The few ways in which files are written, and what a failing disk is called.
 
-Nothing is written through a symbolic link in it: a directory that came from elsewhere could lead to any file.
+Nothing is written through a symbolic link: an output directory that came from elsewhere could lead to any file.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
-from filelock import FileLock
-
-from poolembed.disk import check_regular
 from poolembed.errors import OutputError
+from poolembed.files.reading import check_regular
 
 PART = ".part"
-FAULTS = "faults.log"  # in that folder, the tracebacks of faults of poolembed itself
 
-_LINK = "it is a symbolic link, through which nothing is written"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -38,14 +33,19 @@ def writing(path: Path, way_on: str = "the same command again continues where th
         raise OutputError(f"cannot write {path}: {error.strerror or error}", hint=way_on) from error
 
 
+def refuse_link(path: Path) -> None:
+    """Raise an OSError, whose `strerror` says so in words, if a file would be written through a symbolic link."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link, through which nothing is written")
+
+
 def open_bytes(path: Path, flags: int) -> int:
     """``os.open`` of a regular file to write, without newline translation where that exists.
 
     Raises:
         OSError: it cannot be opened, is a symbolic link or no regular file; `strerror` says so in words.
     """
-    if path.is_symlink():  # O_NOFOLLOW would do, but for its words and for Windows
-        raise OSError(errno.ELOOP, _LINK)
+    refuse_link(path)  # O_NOFOLLOW would do, but for its words and for Windows
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.open(path, flags, 0o666)
     try:
@@ -54,17 +54,6 @@ def open_bytes(path: Path, flags: int) -> int:
         os.close(file)
         raise
     return file
-
-
-def lock_at(path: Path) -> FileLock:
-    """A lock, not acquired yet.
-
-    Raises:
-        OSError: it would be taken through a symbolic link.
-    """
-    if path.is_symlink():  # the library truncates what it opens
-        raise OSError(errno.ELOOP, _LINK)
-    return FileLock(path, timeout=0, thread_local=False)
 
 
 class Folders:
@@ -132,22 +121,3 @@ def create(path: Path, data: bytes, work: Path) -> None:
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
-
-
-def offset_of_line(file: BinaryIO, number: int) -> tuple[int, int]:
-    """Where line ``number`` starts: ``(whole lines before it, their bytes)``; fewer if the file has fewer lines."""
-    lines = offset = 0
-    while lines < number and (block := file.read(1 << 20)):
-        found = block.count(b"\n")
-        if lines + found < number:
-            lines += found
-            # A line cut short at the end of the file must not count as bytes of whole lines.
-            last = block.rfind(b"\n") + 1
-            if last:
-                offset = file.tell() - len(block) + last
-            continue
-        at = -1
-        for _ in range(number - lines):
-            at = block.index(b"\n", at + 1)
-        return number, file.tell() - len(block) + at + 1
-    return lines, offset

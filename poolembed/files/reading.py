@@ -2,7 +2,7 @@
 
 What is read as poolembed's own data is a regular file. A pipe would be waited for, and a device read without end. Links
 are followed to read: collections are kept as links by git-annex and DVC. Nothing is written through a link
-(`poolembed.embed.outputs.files`): an output directory that came from elsewhere could lead to any file of the user's.
+(`poolembed.files.writing`): an output directory that came from elsewhere could lead to any file of the user's.
 """
 
 from __future__ import annotations

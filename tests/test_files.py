@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolembed.disk import is_below, open_regular, read_list, read_regular
+from poolembed.files.reading import is_below, open_regular, read_list, read_regular
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
 
