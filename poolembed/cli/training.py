@@ -19,9 +19,9 @@ from poolembed.text import printable
 
 if TYPE_CHECKING:
     from poolembed.labels import DataReport
-    from poolembed.train.data import Watcher
-    from poolembed.train.loop import EpochRecord, Plan
+    from poolembed.train.dataset import Watcher
     from poolembed.train.run import Trained
+    from poolembed.train.trainer import EpochRecord, Plan
 
 CLASSES = 30
 """Classes that are shown; of more than that only how many there are, and the smallest."""

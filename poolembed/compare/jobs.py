@@ -15,8 +15,8 @@ from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
-from poolembed.train.loop import EpochRecord, Plan
 from poolembed.train.run import train
+from poolembed.train.trainer import EpochRecord, Plan
 
 RUNS, MODELS, WORK = "runs", "models", "work"
 """Folders of a study's directory: what is written down of each run, the models of final runs, runs in the making."""

@@ -25,7 +25,7 @@ from poolembed.labels import read_labels
 from poolembed.nn.model import SongModel
 from poolembed.train.cache import MelCache
 from poolembed.train.config import ObjectiveConfig, TrainConfig
-from poolembed.train.lesson import columns_of
+from poolembed.train.dataset import columns_of
 from poolembed.train.run import LONGEST_CROP
 from poolembed.train.start import SCRATCH, start_model
 

@@ -13,9 +13,9 @@ from poolembed.files.claims import claimed
 from poolembed.files.writing import PART, replacing, writing
 from poolembed.train import checkpoint
 from poolembed.train.configfile import RUN
-from poolembed.train.data import Watcher
-from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.dataset import Watcher
 from poolembed.train.results import HISTORY, RESULTS
+from poolembed.train.trainer import EpochRecord, Plan
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 python -m tests.benchmarks.training LABELS [--epochs 3] [--rounds 3] [--batch-size 32]
 
 LABELS is a folder or table of labelled clips, as `poolembed train` takes it. Once its clips are cached, three loops run
-in turn, several rounds of them, all through `poolembed.train.loop.fit` with the model base: on the clips, on random
+in turn, several rounds of them, all through `poolembed.train.trainer.fit` with the model base: on the clips, on random
 tensors of the same shape, and on the stored features of a frozen encoder.
 """
 
@@ -19,11 +19,11 @@ import torch
 
 from poolembed.labels import DataReport
 from poolembed.train.config import AugmentConfig, TrainConfig
-from poolembed.train.data import load_data
-from poolembed.train.loop import EpochRecord, Feed, Item, Items, Plan, fit
+from poolembed.train.dataset import load_dataset
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run
 from poolembed.train.start import start_model
+from poolembed.train.trainer import EpochRecord, Feed, Item, Items, Plan, fit
 from tests.benchmarks.common import Table, machine, middle, report, say
 
 
@@ -131,7 +131,7 @@ def main() -> None:
         runs = []
         for each in (config, frozen):
             network = start_model(each)
-            data = load_data(each, network, Watch(), where)
+            data = load_dataset(each, network, Watch(), where)
             assert data is not None
             runs.append(Run(each, network, data, where))
         live, still = runs

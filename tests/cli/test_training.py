@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from poolembed.cli import training
 from poolembed.labels import DataReport, SideReport
-from poolembed.train.loop import EpochRecord, Plan, PoolingRecord
 from poolembed.train.run import Trained
+from poolembed.train.trainer import EpochRecord, Plan, PoolingRecord
 from tests.train.fake_run import fake_run
 
 PLAN = Plan(

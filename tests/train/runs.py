@@ -12,7 +12,7 @@ import soundfile
 from poolembed.bundle import save_bundle
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
-from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.trainer import EpochRecord, Plan
 from tests.conftest import RATE, tiny_network
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from poolembed.train.learner import Learner, Student
 from poolembed.train.objectives import Rows, Term
 from tests.conftest import tiny_heads, tiny_network
 

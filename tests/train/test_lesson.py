@@ -13,7 +13,7 @@ import torch
 from poolembed.bundle import load_bundle
 from poolembed.errors import LabelsError, UsageError
 from poolembed.train.config import TrainConfig
-from poolembed.train.data import load_data
+from poolembed.train.dataset import load_dataset
 from poolembed.train.objectives import Classification, Nested
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run, train
@@ -62,7 +62,7 @@ def run_of(root: Path, **options: Any) -> Run:
 
 def prepared(settings: TrainConfig) -> Run:
     network = start_model(settings)
-    data = load_data(settings, network, Quiet(), ALONE)
+    data = load_dataset(settings, network, Quiet(), ALONE)
     assert data is not None
     return Run(settings, network, data, ALONE)
 

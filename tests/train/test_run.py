@@ -24,9 +24,7 @@ from poolembed.train import loop
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
-from poolembed.train.data import load_data
-from poolembed.train.feeds import Reader
-from poolembed.train.learner import Student
+from poolembed.train.dataset import load_dataset
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run, train
 from poolembed.train.sampling import Crops
@@ -253,7 +251,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_sees_each_clip_once(tmp_path: Pa
 def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
     settings = config(tmp_path)
     network = start_model(settings)
-    data = load_data(settings, network, Quiet(), ALONE)
+    data = load_dataset(settings, network, Quiet(), ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
     student = run.learner.student.eval()
@@ -272,7 +270,7 @@ def test_a_model_with_context_is_trained_and_embeds_as_it_was_validated(tmp_path
     assert train(settings, Quiet()).finished
     trained = load_bundle(tmp_path / "out")
     assert trained.network.config.encoder == encoder
-    data = load_data(settings, trained.network, Quiet(), ALONE)
+    data = load_dataset(settings, trained.network, Quiet(), ALONE)
     assert data is not None
     reader = Reader(Crops.of(data.cache, data.rows, encoder), device=ALONE.device, log_floor=data.cache.log_floor)
     rows = reader.rows(Student(trained.network, trained.heads), data.division.valid)
@@ -293,7 +291,7 @@ def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
         tmp_path, init="scratch", model=msgspec.to_builtins(tiny_config(mel_statistics=False)), pooling="max"
     )
     network = start_model(settings)
-    data = load_data(settings, network, Quiet(), ALONE)
+    data = load_dataset(settings, network, Quiet(), ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
     student = run.learner.student.eval()
@@ -389,7 +387,7 @@ def test_crops_are_as_long_as_asked(tmp_path: Path) -> None:
     for seconds, windows in ((0.1, 1), (window, 1), (window + 0.01, 2), (None, 3)):
         settings = config(tmp_path, seconds=seconds)
         network = start_model(settings)
-        data = load_data(settings, network, Quiet(), ALONE)
+        data = load_dataset(settings, network, Quiet(), ALONE)
         assert data is not None
         assert Run(settings, network, data, ALONE).windows == windows
 

@@ -20,7 +20,7 @@ class RunFiles:
     Attributes:
         directory: of the run.
         config: ``run.toml``.
-        history: ``history.jsonl``, an epoch each (`poolembed.train.loop.EpochRecord`).
+        history: ``history.jsonl``, an epoch each (`poolembed.train.trainer.EpochRecord`).
         results: ``results.json`` (`poolembed.train.results.results_of`).
     """
 

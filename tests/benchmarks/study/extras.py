@@ -31,7 +31,6 @@ from poolembed.nn.head import FrameHead
 from poolembed.train.cache import MelCache, dequantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, read_config
-from poolembed.train.learner import Student
 from poolembed.train.sampling import Crops
 
 LENGTHS = ((10.0, 20.0), (20.0, 35.0), (35.0, 60.01))

@@ -16,12 +16,13 @@ from poolembed.labels.clips import missing_labels
 from poolembed.nn.model import SongModel
 from poolembed.train.cache import Filled, MelCache
 from poolembed.train.config import TrainConfig
-from poolembed.train.lesson import LABELLED, columns_of
-from poolembed.train.loop import Watcher as LoopWatcher
 from poolembed.train.processes import Processes
 
+LABELLED = ("classification", "supcon")
+"""Kinds of objectives that read a label column."""
 
-class Watcher(LoopWatcher, Protocol):
+
+class Watcher(Protocol):
     """Told how a run goes."""
 
     def data(self, report: DataReport) -> None:
@@ -35,7 +36,7 @@ class Watcher(LoopWatcher, Protocol):
 
 
 @dataclass
-class Data:
+class Dataset:
     """The clips of a run, decoded and divided.
 
     Attributes:
@@ -61,13 +62,18 @@ class Data:
         return hashlib.sha256(json.dumps([clips, content, sides]).encode()).hexdigest()
 
 
-def load_data(
+def columns_of(config: TrainConfig) -> list[str]:
+    """The label columns that the objectives read."""
+    return list(dict.fromkeys(o.column for o in config.objectives if o.kind in LABELLED))
+
+
+def load_dataset(
     config: TrainConfig,
     network: SongModel,
     watcher: Watcher,
     where: Processes,
     stop: threading.Event | None = None,
-) -> Data | None:
+) -> Dataset | None:
     """Read, decode and divide the clips of a run; None if told to stop before that was done.
 
     Raises:
@@ -109,4 +115,4 @@ def load_data(
     report = report_data(labelled, division, [filled.seconds[index] for index in usable])
     report.notes.extend(f"{key}: {note}" for key, note in filled.notes.items())
     watcher.data(report)
-    return Data(labelled, cache, [row for row in filled.rows if row is not None], division, report)
+    return Dataset(labelled, cache, [row for row in filled.rows if row is not None], division, report)
