@@ -42,7 +42,7 @@ from poolembed.errors import TrainingError
 from poolembed.nn.config import PoolingKind
 from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from poolembed.train.configfile import as_config, as_settings, read_settings
-from poolembed.train.lesson import Lesson
+from poolembed.train.objectives.objectives import Objectives
 from poolembed.train.start import start_model
 from tests.conftest import RATE, tiny_config
 
@@ -258,21 +258,23 @@ class TestTable:
 def test_metrics_are_those_of_their_objectives(objectives: Sequence[ObjectiveConfig], count: int) -> None:
     """As a run names them, which depends on which objectives there are, and in which order."""
     objectives = objectives[:count]
-    aims = []
+    names = []
     for each in objectives:
         about = Path(each.targets).name if each.targets else each.column
         metrics = {"distill": ("cosine",), "supcon": ("recall_at_1",)}.get(each.kind, ("macro_f1", "accuracy"))
         if each.column == "instruments":
             metrics = ("map", "macro_f1")
-        aims.append(SimpleNamespace(name=f"{each.kind} of {about}", metrics=metrics))
-    lesson = cast(Lesson, SimpleNamespace(aims=aims))
-    valid: Any = {Lesson._called(lesson, cast(Any, aim), m): f"{aim.name} {m}" for aim in aims for m in aim.metrics}
+        names.append(SimpleNamespace(name=f"{each.kind} of {about}", metrics=metrics))
+    all_of_them = cast(Objectives, SimpleNamespace(all=names))
+    valid: Any = {
+        Objectives.called(all_of_them, cast(Any, each), m): f"{each.name} {m}" for each in names for m in each.metrics
+    }
     heads = {each.column: {"multi_label": each.column == "instruments"} for each in objectives}
     config = structs.replace(recipe("tiny.toml"), objectives=tuple(objectives))
     found = trials.by_objective(config, {"valid": {"loss": 1.0, **valid}, "heads": heads})
     expected: Any = {
-        objective_name(each): {m: f"{aim.name} {m}" for m in aim.metrics}
-        for each, aim in zip(objectives, aims, strict=True)
+        objective_name(each): {m: f"{named.name} {m}" for m in named.metrics}
+        for each, named in zip(objectives, names, strict=True)
     }
     assert found == expected
 

@@ -254,10 +254,9 @@ def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
     data = load_dataset(settings, network, Quiet(), ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
-    student = run.learner.student.eval()
-    rows = run.reader().rows(student, data.division.valid)
+    outputs = run.whole_clips().outputs(run.module.headed.eval(), data.division.valid)
     model = poolembed.load(tmp_path / "start", precision="fp32")
-    for clip, embedding in zip(data.division.valid, rows.embeddings, strict=True):
+    for clip, embedding in zip(data.division.valid, outputs.embeddings, strict=True):
         expected = torch.from_numpy(model.embed(data.labelled.clips[clip].path))
         assert float(embedding @ expected) > 0.999, "quantised log-mels lead elsewhere"
 
@@ -272,13 +271,14 @@ def test_a_model_with_context_is_trained_and_embeds_as_it_was_validated(tmp_path
     assert trained.network.config.encoder == encoder
     data = load_dataset(settings, trained.network, Quiet(), ALONE)
     assert data is not None
-    reader = Reader(Crops.of(data.cache, data.rows, encoder), device=ALONE.device, log_floor=data.cache.log_floor)
-    rows = reader.rows(Student(trained.network, trained.heads), data.division.valid)
+    crops = Crops.of(data.cache, data.rows, encoder)
+    whole_clips = WholeClips(crops, device=ALONE.device, log_floor=data.cache.log_floor)
+    outputs = whole_clips.outputs(HeadedModel(trained.network, trained.heads), data.division.valid)
     clips = [data.labelled.clips[clip].path for clip in data.division.valid]
     embedded = poolembed.load(tmp_path / "out", precision="fp32").embed_files(clips)
     predicted = load_predictor(tmp_path / "out", precision="fp32").predict(clips)
     for embedding, score, (_, vector), prediction in zip(
-        rows.embeddings, rows.scores["label"], embedded, predicted, strict=True
+        outputs.embeddings, outputs.scores["label"], embedded, predicted, strict=True
     ):
         assert float(embedding @ torch.from_numpy(vector)) > 0.999
         assert isinstance(prediction, Prediction)
@@ -294,9 +294,8 @@ def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
     data = load_dataset(settings, network, Quiet(), ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
-    student = run.learner.student.eval()
-    halves = run.reader().halves(student, 3)
-    assert halves.shape == (2, 8)
+    halves = run.whole_clips().halves(run.module.headed.eval(), [3])
+    assert halves.shape == (2, 1, 8)
     assert not torch.allclose(halves[0], halves[1])
 
 

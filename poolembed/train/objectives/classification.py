@@ -30,6 +30,7 @@ class Classification(Objective):
         labels: the K labels of the training clips, sorted.
         targets: ``(N, K)`` of 0 and 1, every clip of the run.
         known: ``(N,)`` whether a clip has labels, all of them known from training clips.
+        class_weights: ``(K,)``, see `class_weights`.
         head: the classifier, which is kept with the model.
     """
 
@@ -58,9 +59,9 @@ class Classification(Objective):
         sizes = ((model.embedding_size,) if self.pooled else ()) + self.nested
         self.own = nn.ModuleList(EmbeddingHead(head, size) for size in sizes)
         seen = self.targets[[index for index in train if self.known[index]]]
-        weights = class_weights(seen, multi_label=self.multi_label, balance=config.balance)
-        self._targets, self._weights = torch.from_numpy(self.targets), torch.from_numpy(weights)
-        self._known = torch.from_numpy(self.known).float()
+        self.class_weights = class_weights(seen, multi_label=self.multi_label, balance=config.balance)
+        self._weights = torch.from_numpy(self.class_weights)
+        self._targets, self._known = torch.from_numpy(self.targets), torch.from_numpy(self.known).float()
 
     @property
     def parts(self) -> tuple[str, ...]:
