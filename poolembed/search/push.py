@@ -10,7 +10,7 @@ same song, it is there twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from poolembed.errors import VectorsError
 from poolembed.identity import ModelIdentity
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 from poolembed.search.lance import (
     FINGERPRINT,
@@ -67,7 +68,7 @@ def push(
     place: str,
     *,
     index: bool = False,
-    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
     stop: Event | None = None,
 ) -> Pushed:
     """Bring a table up to a collection, and make it if there is none.
@@ -79,7 +80,7 @@ def push(
         collection: what to push.
         place: a path or URI that ends in ``.lance``.
         index: make an index of the table's vectors too, or bring it up to date.
-        on_progress: told what is done, and the share of it that is, 0 to 1.
+        progress: told how far it is.
         stop: ends the push after the rows in hand once it is set.
 
     Raises:
@@ -100,9 +101,9 @@ def push(
         _refuse_mismatch(collection, table)
     dtype = table.dtype if table is not None else np.dtype(_kind(collection))
     row_of = _rows_by_path(collection)
-    digests = _digests(collection, dtype, on_progress)
+    digests = _digests(collection, dtype, progress)
     state = np.full(len(collection), _NEW, np.uint8)
-    others = 0 if table is None else _compare(table, row_of, digests, state, on_progress)
+    others = 0 if table is None else _compare(table, row_of, digests, state, progress)
     del row_of
 
     schema = _schema(collection, dtype)
@@ -113,7 +114,7 @@ def push(
     for kind, rows in _lots(state):
         if stop is not None and stop.is_set():
             break
-        on_progress("writing", sum(done.values()) / todo)
+        progress("writing", sum(done.values()), todo)
         before = None if dataset is None else dataset.version  # which the merge moves on
         with reaching(place):
             if kind == _NEW:
@@ -128,7 +129,7 @@ def push(
     left = todo - sum(done.values())
     recall = None
     if index and not left:
-        on_progress("indexing", 0)
+        progress("indexing", 0, 0)
         recall = build_index(place)
     return Pushed(
         new=done[_NEW],
@@ -171,13 +172,11 @@ def _rows_by_path(collection: Collection) -> dict[str, int]:
     return rows
 
 
-def _digests(
-    collection: Collection, dtype: np.dtype[Any], on_progress: Callable[[str, float], None]
-) -> NDArray[np.uint8]:
+def _digests(collection: Collection, dtype: np.dtype[Any], progress: Progress) -> NDArray[np.uint8]:
     """A digest ``(N, 16)`` of each vector as it is to be stored."""
     digests = np.empty((len(collection), 16), np.uint8)
     for first in range(0, len(collection), ROWS):
-        on_progress("reading", first / len(collection))
+        progress("reading", first, len(collection))
         rows = np.arange(first, min(first + ROWS, len(collection)))
         block = _stored(collection, rows, dtype)
         if not (np.isfinite(block).all() and block.any(axis=1).all()):
@@ -199,12 +198,12 @@ def _compare(
     row_of: dict[str, int],
     digests: NDArray[np.uint8],
     state: NDArray[np.uint8],
-    on_progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> int:
     """Set the state of the songs that the table has; how many it has besides."""
     others = seen = 0
     for batch in table.stream(["path", "digest"]):
-        on_progress("comparing", seen / table.count)
+        progress("comparing", seen, table.count)
         seen += len(batch["path"])
         for path, digest in zip(batch["path"].to_pylist(), batch["digest"].to_pylist(), strict=True):
             row = row_of.get(path)

@@ -7,32 +7,19 @@ import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from poolembed.embed.device import usable_cores
 from poolembed.errors import LabelsError
 from poolembed.labels import DataReport, Division, Labelled, divide, read_labels, report_data
 from poolembed.labels.clips import missing_labels
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counted
 from poolembed.train.cache import Filled, MelCache
 from poolembed.train.config import TrainConfig
 from poolembed.train.processes import Processes
 
 LABELLED = ("classification", "supcon")
 """Kinds of objectives that read a label column."""
-
-
-class Watcher(Protocol):
-    """Told how a run goes."""
-
-    def data(self, report: DataReport) -> None:
-        """This is what there is to train on."""
-
-    def caching(self, done: int, total: int) -> None:
-        """So many clips are decoded."""
-
-    def encoding(self, done: int, total: int) -> None:
-        """So many windows are encoded, once and for all, by an encoder that is frozen."""
 
 
 @dataclass
@@ -70,7 +57,7 @@ def columns_of(config: TrainConfig) -> list[str]:
 def load_dataset(
     config: TrainConfig,
     network: SongModel,
-    watcher: Watcher,
+    progress: Progress,
     where: Processes,
     stop: threading.Event | None = None,
 ) -> Dataset | None:
@@ -92,9 +79,8 @@ def load_dataset(
 
     def fill() -> Filled:
         workers = config.workers or usable_cores()
-        return cache.fill(
-            labelled.clips, workers=workers, limit_gb=config.cache_limit, watch=watcher.caching, stop=stop
-        )
+        watch = counted(progress, "decoding", "clips")
+        return cache.fill(labelled.clips, workers=workers, limit_gb=config.cache_limit, watch=watch, stop=stop)
 
     filled = where.first_then_others(fill)
     if stop is not None and stop.is_set():
@@ -114,5 +100,4 @@ def load_dataset(
     )
     report = report_data(labelled, division, [filled.seconds[index] for index in usable])
     report.notes.extend(f"{key}: {note}" for key, note in filled.notes.items())
-    watcher.data(report)
     return Dataset(labelled, cache, [row for row in filled.rows if row is not None], division, report)

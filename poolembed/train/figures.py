@@ -99,9 +99,10 @@ def curves(
         for i, (name, values) in enumerate(lines.items()):
             style: Any = {"ls": "-", "lw": 1.9} if i < strong else {"ls": (0, (1 + i, 2)), "lw": 1.2}
             x, color = np.arange(len(values)) + bool(best), (BLUE, ORANGE, MUTED, INK)[i % 4]
-            axes.plot(x, np.array(values, np.float64), color=color, label=printable(name), **style)
+            y = np.array(values, np.float64)
+            axes.plot(x, y, color=color, label=printable(name), **style)
             if i < strong and best:
-                axes.plot([best], [values[best - 1]], "o", color=color, ms=5)
+                axes.plot([best], [y[best - 1]], "o", color=color, ms=5)
         if len(band):
             axes.fill_between(x, *band, color=RIGHT, alpha=0.35, lw=0, label="middle 80 %")
         if best:

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from poolembed.errors import PoolembedError, UsageError
 from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counted, silent
 from poolembed.train import checkpoint
 from poolembed.train.card import card
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, write_config
-from poolembed.train.dataset import Dataset, Watcher, load_dataset
+from poolembed.train.dataset import Dataset, load_dataset
 from poolembed.train.directory import Recording, opened
 from poolembed.train.features import FeatureCache
 from poolembed.train.loading import Loader, WholeClips
@@ -33,12 +35,9 @@ from poolembed.train.optim import pooling_factor
 from poolembed.train.processes import Processes, processes
 from poolembed.train.report import write_report
 from poolembed.train.results import RESULTS, read_results, results_of
-from poolembed.train.sampling import Crops, Sampler
+from poolembed.train.sampling import Crops, Sampler, crop_windows
 from poolembed.train.start import SCRATCH, set_band_statistics, start_model
 from poolembed.train.trainer import EpochRecord, Fitted, Plan, fit, pooling_values
-
-LONGEST_CROP = 10.24
-"""Seconds of the longest training crop, where the user names none."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,9 @@ class Trained:
 
 def train(
     config: TrainConfig,
-    watcher: Watcher,
+    progress: Progress = silent,
     *,
+    on_event: Callable[[DataReport | Plan | EpochRecord], None] = lambda event: None,
     resume: bool = False,
     overwrite: bool = False,
     report: bool = True,
@@ -71,7 +71,8 @@ def train(
 
     Args:
         config: all there is to say.
-        watcher: told how it goes.
+        progress: told how far it is.
+        on_event: told of the data, then of the plan, then of every epoch.
         resume: go on from the checkpoint in the output directory, with the configuration that is there.
         overwrite: replace what an earlier run left there.
         report: also draw ``report.html``, which takes longer than some runs of a study.
@@ -94,14 +95,15 @@ def train(
             return Trained(output, read_results(output / RESULTS), {}, finished=True)
         if where.first:
             write_config(output / RUN, config)
-            watcher = Recording(watcher, output)
-        else:
-            watcher = _Mute()
+            on_event = Recording(on_event, output)
+        else:  # the first process speaks for all
+            progress, on_event = silent, lambda event: None
         try:
             network = start_model(config)
-            data = load_dataset(config, network, watcher, where, stop)
+            data = load_dataset(config, network, progress, where, stop)
             if data is None:
                 return Trained(output, {}, {}, finished=False)
+            on_event(data.report)
             run = Run(config, network, data, where)
         except PoolembedError:
             if not resume:  # nothing began that could be resumed: the same command may be given again
@@ -109,7 +111,7 @@ def train(
             raise
         lost = {key: data.labelled.dropped[key] for key in sorted(data.labelled.lost)}
         resumed = resume and (output / checkpoint.NAME).exists()
-        fitted = run.fit(watcher, directory=output, resume=resumed, stop=stop)
+        fitted = run.fit(progress, on_event, directory=output, resume=resumed, stop=stop)
         if fitted is None or not fitted.finished:
             return Trained(output, {}, lost, finished=False)
         results = {}
@@ -148,17 +150,13 @@ class Run:
     @property
     def windows(self) -> int:
         """Windows of a training crop."""
-        model = self.module.headed.model.config
-        window = model.encoder.window_frames * model.frontend.hop_length / model.frontend.sample_rate
         longest = max(self.data.cache.frames(self.data.rows[index]) for index in self.data.division.train)
-        seconds = self.config.seconds
-        if seconds is None:
-            seconds = min(longest * model.frontend.hop_length / model.frontend.sample_rate, LONGEST_CROP)
-        return max(1, -(-round(seconds * 1000) // round(window * 1000)))
+        return crop_windows(self.module.headed.model.config, self.config.seconds, longest)
 
     def fit(
         self,
-        watcher: Watcher,
+        progress: Progress,
+        on_event: Callable[[Plan | EpochRecord], None],
         *,
         directory: Path | None = None,
         resume: bool = False,
@@ -167,12 +165,13 @@ class Run:
         """Train; None if told to stop before the first step.
 
         Args:
-            watcher: told how it goes.
+            progress: told how far it is.
+            on_event: told of the plan and of every epoch.
             directory: where checkpoints go; None for none.
             resume: go on from the checkpoint there.
             stop: once set, the step in hand is finished.
         """
-        if self.module.frozen and not self.encode(watcher, stop):
+        if self.module.frozen and not self.encode(progress, stop):
             return None
         whole_clips, valid = self.whole_clips(), self.data.division.valid
         pooled = self.module.headed.frame_heads
@@ -192,7 +191,8 @@ class Run:
             metric=self.objectives.metric,
             pooling_lr=pooling_factor(pooling, self.config.pooling_lr),
             identity=self.data.identity,
-            watcher=watcher,
+            progress=progress,
+            on_event=on_event,
             processes=self.where,
             directory=directory,
             resume=resume,
@@ -232,14 +232,15 @@ class Run:
         """Runs the network over whole clips."""
         return WholeClips(self.source, device=self.where.device, log_floor=self.data.cache.log_floor)
 
-    def encode(self, watcher: Watcher, stop: threading.Event | None) -> bool:
+    def encode(self, progress: Progress, stop: threading.Event | None) -> bool:
         """Store the features of a frozen encoder, once; False if told to stop before that was done."""
         network, cache = self.module.headed.model, self.data.cache
         features = FeatureCache(cache.directory, network, cache, self.data.rows, dtype=self.precision)
         self.source = features
 
         def fill() -> bool:
-            return features.fill(limit_gb=self.config.cache_limit, watch=watcher.encoding, stop=stop)
+            watch = counted(progress, "encoding", "windows")
+            return features.fill(limit_gb=self.config.cache_limit, watch=watch, stop=stop)
 
         return self.where.first_then_others(fill)
 
@@ -265,14 +266,3 @@ def _write(
     )
     with writing(output):
         (output / checkpoint.NAME).unlink(missing_ok=True)
-
-
-class _Mute:
-    """The watcher of all processes but the first."""
-
-    def data(self, report: DataReport) -> None: ...
-    def caching(self, done: int, total: int) -> None: ...
-    def encoding(self, done: int, total: int) -> None: ...
-    def begin(self, plan: Plan) -> None: ...
-    def step(self, step: int, loss: float, clips: int) -> None: ...
-    def epoch(self, record: EpochRecord, best: bool) -> None: ...

@@ -24,10 +24,13 @@ from torch import Tensor
 from poolembed.errors import UsageError
 
 if TYPE_CHECKING:
-    from poolembed.nn.config import EncoderConfig
+    from poolembed.nn.config import EncoderConfig, ModelConfig
     from poolembed.train.cache import MelCache
 
 T = TypeVar("T")
+
+LONGEST_CROP = 10.24
+"""Seconds of the longest training crop, where the user names none."""
 
 
 def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
@@ -265,6 +268,19 @@ def window_starts(
     counts = -(-frames[clips] // window_frames)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(clips, counts), (np.arange(len(first)) - first) * window_frames
+
+
+def crop_windows(model: ModelConfig, seconds: float | None, longest: int) -> int:
+    """Windows of a training crop.
+
+    Args:
+        model: architecture.
+        seconds: that are asked for, to the millisecond; None: as the longest clip, up to `LONGEST_CROP`.
+        longest: mel frames of the longest clip.
+    """
+    hop = model.frontend.hop_length / model.frontend.sample_rate
+    seconds = min(longest * hop, LONGEST_CROP) if seconds is None else seconds
+    return max(1, -(-round(seconds * 1000) // round(model.encoder.window_frames * hop * 1000)))
 
 
 class Prefetcher(Generic[T]):

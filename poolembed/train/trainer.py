@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from poolembed.errors import OutputError, TrainingError
+from poolembed.progress import Progress
 from poolembed.train.checkpoint import NAME as CHECKPOINT
 from poolembed.train.checkpoint import damaged, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from poolembed.train.config import TrainConfig
@@ -26,6 +27,9 @@ from poolembed.train.sampling import Prefetcher
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, at least: a small model's epochs are shorter than the writing of one."""
+
+_SMOOTH = 0.9
+"""How much of the loss that is told is of the steps before."""
 
 
 class PoolingRecord(Struct, frozen=True):
@@ -90,19 +94,6 @@ class Plan:
     history: tuple[EpochRecord, ...] = ()
 
 
-class Watcher(Protocol):
-    """Told how training goes, from the thread that trains."""
-
-    def begin(self, plan: Plan) -> None:
-        """Training starts, or goes on."""
-
-    def step(self, step: int, loss: float, clips: int) -> None:
-        """A step is done."""
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        """An epoch is done and validated."""
-
-
 class Batches(Protocol):
     """Gives batches to train on; `poolembed.train.loading.Loader` does."""
 
@@ -142,7 +133,8 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     metric: str,
     pooling_lr: float,
     identity: str,
-    watcher: Watcher,
+    progress: Progress,
+    on_event: Callable[[Plan | EpochRecord], None],
     processes: Processes,
     directory: Path | None = None,
     resume: bool = False,
@@ -162,7 +154,8 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         metric: the key of what `validate` gives that chooses the best epoch.
         pooling_lr: multiple of the learning rate for pooling parameters.
         identity: of the data; a run that resumes must have the same.
-        watcher: told how it goes.
+        progress: told of every step.
+        on_event: told of the plan before the first step, and of every epoch.
         processes: those that train together.
         directory: where checkpoints go; None for none.
         resume: go on from the checkpoint.
@@ -216,7 +209,9 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         state = {"step": step, "best": result.best, "history": history, "identity": identity}
         save_checkpoint(directory, groups, {**state, "scaler": scaler.state_dict()})
 
-    watcher.begin(_plan(module.headed, config, per_epoch, first, metric, processes, result.history))
+    plan = _plan(module.headed, config, per_epoch, first, metric, processes, result.history)
+    on_event(plan)
+    telling = _Telling(progress, plan)
     network = processes.wrap(module)
     saved = began = time.perf_counter()
     with loader.prefetch(first, steps) as batches:
@@ -240,7 +235,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
             if not math.isfinite(value):
                 raise TrainingError(f"the loss is {value} at step {step + 1}", hint="lower --lr, or --precision fp32")
             totals += torch.cat([loss.detach().reshape(1), terms]).double().cpu()
-            watcher.step(step + 1, value, len(inputs.clips))
+            telling.step(step + 1, value, len(inputs.clips), result)
             if (step + 1) % per_epoch == 0:
                 trained = max(time.perf_counter() - began, 1e-9)  # a clock may be coarse
                 record = EpochRecord(
@@ -260,7 +255,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
                 if better:
                     result.best = record.epoch
                     result.headed.load_state_dict(average.state_dict())
-                watcher.epoch(record, better)
+                on_event(record)
                 totals.zero_()
                 began, batches.waited = time.perf_counter(), 0.0
             if processes.agree_to_stop(stop):
@@ -273,6 +268,27 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     save(result.history[-1].step)
     result.finished = True
     return result
+
+
+class _Telling:
+    """Tells how far training is: the loss, smoothed; the best metric so far; the speed."""
+
+    def __init__(self, progress: Progress, plan: Plan) -> None:
+        self._progress, self._plan = progress, plan
+        self._steps = plan.epochs * plan.steps_per_epoch
+        self._loss, self._clips, self._began = math.nan, 0, time.perf_counter()
+        progress("training", plan.first_step, self._steps, f"step {plan.first_step:,}/{self._steps:,}")
+
+    def step(self, step: int, loss: float, clips: int, result: Fitted) -> None:
+        """A step is done."""
+        self._loss = loss if math.isnan(self._loss) else _SMOOTH * self._loss + (1 - _SMOOTH) * loss
+        self._clips += clips
+        speed = self._clips / max(time.perf_counter() - self._began, 1e-9)
+        metric = self._plan.metric
+        best = f"{metric} {result.history[result.best - 1].valid[metric]:.3f}, " if result.best else ""
+        epoch = f"epoch {(step - 1) // self._plan.steps_per_epoch + 1}/{self._plan.epochs}"
+        note = f"{epoch}, step {step:,}/{self._steps:,}, loss {self._loss:.3f}, {best}{speed:,.0f} clips/s"
+        self._progress("training", step, self._steps, note)
 
 
 class _State(Struct):

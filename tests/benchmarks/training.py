@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from poolembed.labels import DataReport
+from poolembed.progress import silent
 from poolembed.train.config import AugmentConfig, TrainConfig
 from poolembed.train.dataset import load_dataset
 from poolembed.train.loading import Loader
@@ -26,32 +26,6 @@ from poolembed.train.sampling import Prefetcher
 from poolembed.train.start import start_model
 from poolembed.train.trainer import Batches, EpochRecord, Plan, fit
 from tests.benchmarks.common import Table, machine, middle, report, say
-
-
-class Watch:
-    """Keeps the epochs."""
-
-    def __init__(self) -> None:
-        self.records: list[EpochRecord] = []
-        self.encoded = 0
-
-    def data(self, report: DataReport) -> None:
-        pass
-
-    def caching(self, done: int, total: int) -> None:
-        pass
-
-    def encoding(self, done: int, total: int) -> None:
-        self.encoded += 1
-
-    def begin(self, plan: Plan) -> None:
-        pass
-
-    def step(self, step: int, loss: float, clips: int) -> None:
-        pass
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        self.records.append(record)
 
 
 class InMemory:
@@ -73,7 +47,7 @@ class InMemory:
 
 def loop(run: Run, loader: Batches, config: TrainConfig) -> list[EpochRecord]:
     """The epochs of a run without validation."""
-    watch = Watch()
+    events: list[Plan | EpochRecord] = []
     fit(
         run.module,
         loader,
@@ -83,10 +57,11 @@ def loop(run: Run, loader: Batches, config: TrainConfig) -> list[EpochRecord]:
         metric="none",
         pooling_lr=1.0,
         identity="",
-        watcher=watch,
+        progress=silent,
+        on_event=events.append,
         processes=run.where,
     )
-    return watch.records
+    return [event for event in events if isinstance(event, EpochRecord)]
 
 
 def main() -> None:
@@ -113,12 +88,12 @@ def main() -> None:
         runs = []
         for each in (config, frozen):
             network = start_model(each)
-            data = load_dataset(each, network, Watch(), where)
+            data = load_dataset(each, network, silent, where)
             assert data is not None
             runs.append(Run(each, network, data, where))
         live, still = runs
         say("encoding once")
-        assert still.encode(Watch(), None)
+        assert still.encode(silent, None)
         loaders: dict[str, tuple[Run, Batches]] = {
             "clips": (live, live.loader()),
             "random tensors": (live, InMemory(live.loader())),

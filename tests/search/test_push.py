@@ -243,20 +243,26 @@ def test_index_on_the_way(place: str) -> None:
 def test_progress(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poolembed.search.push.ADDED", 10)
     push(collection(vectors(5)), place)
-    told: list[tuple[str, float]] = []
-    push(collection(vectors(35)), place, on_progress=lambda *what: told.append(what))
-    assert told == [("reading", 0), ("comparing", 0), ("writing", 0), ("writing", 1 / 3), ("writing", 2 / 3)]
+    told: list[tuple[object, ...]] = []
+    push(collection(vectors(35)), place, progress=lambda *what: told.append(what))
+    assert told == [
+        ("reading", 0, 35),
+        ("comparing", 0, 5),
+        ("writing", 0, 30),
+        ("writing", 10, 30),
+        ("writing", 20, 30),
+    ]
 
 
 def test_stopped_between_lots(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poolembed.search.push.ADDED", 10)
     stop = Event()
 
-    def watch(what: str, share: float) -> None:
-        if share > 0:
+    def watch(stage: str, done: float, total: float, note: str = "") -> None:
+        if done > 0:
             stop.set()
 
-    done = push(collection(vectors(35)), place, index=True, on_progress=watch, stop=stop)
+    done = push(collection(vectors(35)), place, index=True, progress=watch, stop=stop)
     assert done == Pushed(new=20, changed=0, unchanged=0, others=0, left=15, recall_at_10=None)
     assert len(content(place)) == 20
     assert push(collection(vectors(35)), place) == Pushed(15, 0, 20, 0, 0, None)

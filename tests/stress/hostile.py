@@ -536,19 +536,12 @@ def _interrupted(root: Path, stop: Any) -> None:
     from poolembed.train.configfile import read_config
     from poolembed.train.run import train
 
-    class Watcher:
-        def data(self, report: object) -> None: ...
-        def caching(self, done: int, total: int) -> None: ...
-        def encoding(self, done: int, total: int) -> None: ...
-        def begin(self, plan: object) -> None: ...
-        def epoch(self, record: object, best: bool) -> None: ...
-
-        def step(self, step: int, loss: float, clips: int) -> None:
-            if step == 2:
-                stop.set()
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if stage == "training" and done == 2:
+            stop.set()
 
     config = msgspec.structs.replace(read_config(root / "done" / "run.toml"), output=str(root / "run"))
-    assert not train(config, Watcher(), stop=stop).finished
+    assert not train(config, progress, stop=stop).finished
 
 
 # Trials

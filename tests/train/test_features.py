@@ -269,7 +269,7 @@ class TestFiles:
         self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache = FeatureCache(tmp_path, NETWORK, *mels)
-        with pytest.raises(OutputError, match=r"may hold 0\.001 MB") as caught:
+        with pytest.raises(OutputError, match=r"may hold 1 kB") as caught:
             cache.fill(limit_gb=1e-6)
         assert str(tmp_path) in caught.value.message
         assert "--cache-limit" in str(caught.value.hint)

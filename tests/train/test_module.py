@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 import torch
 
+from poolembed.train.module import HeadedModel, Inputs, TrainingModule
 from poolembed.train.objectives.base import Objective, Outputs
 from tests.conftest import tiny_heads, tiny_network
 

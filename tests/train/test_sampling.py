@@ -14,10 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from poolembed.compare.config import small_model
 from poolembed.errors import UsageError
 from poolembed.labels import Clip
 from poolembed.train.cache import MelCache, dequantise
-from poolembed.train.sampling import Batch, Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
+from poolembed.train.sampling import (
+    Batch,
+    Crops,
+    Prefetcher,
+    Sampler,
+    crop_windows,
+    epoch_order,
+    generator,
+    window_starts,
+)
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_network
 from tests.waiting import wait_until
 
@@ -329,6 +339,19 @@ class TestCrops:
         moved = batch.to(torch.device("meta"))
         assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
         assert batch.mel.device.type == "cpu"
+
+
+class TestCropWindows:
+    @pytest.mark.parametrize(
+        ("seconds", "windows"), [(0.1, 1), (2.048, 1), (2.0484, 1), (2.049, 2), (4.096, 2), (4.0964, 2), (60.0, 30)]
+    )
+    def test_seconds_count_to_the_millisecond(self, seconds: float, windows: int) -> None:
+        """Of `compare`'s small model a window is 2.048 s; `train` and `compare` ask here."""
+        assert crop_windows(small_model(), seconds, 1) == windows
+
+    @pytest.mark.parametrize(("longest", "windows"), [(1, 1), (64, 1), (65, 2), (320, 5), (10_000, 5)])
+    def test_by_itself_a_crop_has_the_longest_clip_up_to_ten_seconds(self, longest: int, windows: int) -> None:
+        assert crop_windows(small_model(), None, longest) == windows
 
 
 class TestPrefetcher:

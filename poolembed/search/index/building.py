@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from poolembed.errors import OutputError
 from poolembed.files.claims import working
 from poolembed.files.writing import replacing
 from poolembed.identity import ModelIdentity
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 from poolembed.search.index.file import About, Contents, read_contents, starts_as_index, write_contents
 from poolembed.search.index.linking import Linked, link
@@ -53,7 +53,7 @@ def build_index(
     output: str | os.PathLike[str],
     *,
     paths: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Built:
     """Build an index of a collection, or bring the one that is there up to date. It appears whole or not at all.
 
@@ -64,7 +64,7 @@ def build_index(
         source: the collection, as `poolembed.search.collection.open_collection` takes it.
         output: the file.
         paths: the file of its paths, likewise.
-        on_progress: told what is being done, and how much of that is done, 0 to 1.
+        progress: told how far it is.
 
     Raises:
         UsageError: usearch is not installed.
@@ -79,12 +79,12 @@ def build_index(
     with working(path, "the index that was there, if any, is as it was") as work:
         earlier = _earlier(path, collection)
         if earlier is None or earlier.about.origin != origin:
-            vectors = _write_vectors(collection, work / "vectors", on_progress)
-            linked = link(replace(collection, matrix=vectors, unit=False), earlier, on_progress)
+            vectors = _write_vectors(collection, work / "vectors", progress)
+            linked = link(replace(collection, matrix=vectors, unit=False), earlier, progress)
             del earlier  # a file that is mapped cannot be replaced on Windows
             added, removed, recall = linked.added, linked.removed, linked.recall
             about = About(collection.model, origin, linked.graph.scale, linked.width, recall)
-            on_progress("writing", 0)
+            progress("writing", 0, 0)
             with replacing(path, work) as part:
                 linked.graph.save(work / "graph")
                 graph = np.asarray(np.memmap(work / "graph", np.uint8, "r"))
@@ -117,13 +117,11 @@ def _words(model: ModelIdentity | None, size: int) -> str:
     return f"vectors of {whose} with {size} numbers"
 
 
-def _write_vectors(
-    collection: Collection, path: Path, on_progress: Callable[[str, float], None]
-) -> NDArray[np.float16]:
+def _write_vectors(collection: Collection, path: Path, progress: Progress) -> NDArray[np.float16]:
     """A collection's vectors as the index holds them, mapped from a file."""
     with path.open("wb") as file:
         for first, block in collection.blocks():
-            on_progress("reading", first / len(collection))
+            progress("reading", first, len(collection))
             file.write(block.astype("<f2").data)
     return np.asarray(np.memmap(path, "<f2", "r", shape=collection.matrix.shape))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.progress import Progress
 from poolembed.search.collection import BLOCK, Collection
 from poolembed.search.exact import QUERIES
 from poolembed.search.index.file import Contents
@@ -47,7 +47,7 @@ class Linked:
     recall: float
 
 
-def link(collection: Collection, earlier: Contents | None, on_progress: Callable[[str, float], None]) -> Linked:
+def link(collection: Collection, earlier: Contents | None, progress: Progress) -> Linked:
     """Bring all vectors into a graph: that of before, if there is one and not too much of it is of former songs.
 
     Recall is measured with some of the new songs before they are in the graph, for such a song's neighbours are the
@@ -56,7 +56,7 @@ def link(collection: Collection, earlier: Contents | None, on_progress: Callable
     Args:
         collection: its matrix is float16.
         earlier: the index to go on from.
-        on_progress: told what is being done, and how much of that is done, 0 to 1.
+        progress: told how far it is.
     """
     count, vectors = len(collection), collection.matrix
     ids = np.full(count, -1, np.int64)
@@ -79,13 +79,13 @@ def link(collection: Collection, earlier: Contents | None, on_progress: Callable
     def add(rows: NDArray[np.int64]) -> None:
         for first in range(0, len(rows), BLOCK):
             part = rows[first : first + BLOCK]
-            on_progress("linking", first / len(rows))
+            progress("linking", first, len(rows))
             ids[part] = np.arange(len(graph), len(graph) + len(part))
             graph.add(vectors[part].astype(np.float32))
 
     add(np.setdiff1d(new, sample))
     if len(sample) >= least:
-        on_progress("measuring", 0)
+        progress("measuring", 0, 0)
         index = Index(collection, graph, ids, width)
         recall = widen(index, sample)
         width = index.width

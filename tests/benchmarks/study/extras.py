@@ -31,6 +31,7 @@ from poolembed.nn.head import FrameHead
 from poolembed.train.cache import MelCache, dequantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, read_config
+from poolembed.train.module import HeadedModel
 from poolembed.train.sampling import Crops
 
 LENGTHS = ((10.0, 20.0), (20.0, 35.0), (35.0, 60.01))
