@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -14,17 +14,15 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from poolembed import __version__
-from poolembed.embed.device import DTYPES
 from poolembed.errors import OutputError
 from poolembed.evaluate import metrics
 from poolembed.files.reading import read_regular
+from poolembed.train.dataset import Dataset
 from poolembed.train.module import HeadedModel
 from poolembed.train.objectives.base import Outputs
 from poolembed.train.objectives.classification import Classification
-from poolembed.train.trainer import Fitted, pooling_values
-
-if TYPE_CHECKING:
-    from poolembed.train.run import Run
+from poolembed.train.objectives.objectives import Objectives
+from poolembed.train.trainer import Fitted, Values, pooling_values
 
 HISTORY, RESULTS = "history.jsonl", "results.json"
 
@@ -92,33 +90,39 @@ class _Told(Struct):
     device: str
 
 
-def results_of(run: Run, fitted: Fitted, seconds: float) -> dict[str, Any]:
-    """All of ``results.json``; metrics are those of the best epoch's averaged weights on the clips held out."""
+def results_of(
+    fitted: Fitted, outputs: Outputs, objectives: Objectives, data: Dataset, pooling_start: list[Values]
+) -> dict[str, Any]:
+    """What ``results.json`` says of the model; metrics are those of the best epoch's averaged weights.
+
+    Args:
+        fitted: what training came to.
+        outputs: of the clips held out.
+        objectives: of the run.
+        data: its clips.
+        pooling_start: what `pooling_values` gave before training.
+    """
     headed, history = fitted.headed, fitted.history
     best = history[fitted.best - 1]
-    outputs = run.whole_clips().outputs(headed, run.data.division.valid)
     spent = sum(record.seconds for record in history)
     return {
         "metric": {"name": best.metric, "value": best.valid[best.metric], "epoch": best.epoch},
         "valid": best.valid,
-        "heads": {each.head.config.column: _head(run, each, outputs) for each in run.objectives.classified},
-        "pooling": _pooling(run, headed),
-        "data": run.data.report.as_dict(),
-        "seconds": seconds,
+        "heads": {each.head.config.column: _head(each, outputs, data) for each in objectives.classified},
+        "pooling": _pooling(headed, pooling_start),
+        "data": data.report.as_dict(),
         "steps": history[-1].step,
         "epochs": len(history),
         "clips_per_second": float(np.median([record.clips_per_second for record in history])),
         "waiting": sum(record.waiting * record.seconds for record in history) / max(spent, 1e-9),
         "parameters": sum(p.numel() for p in headed.parameters()),
-        "device": run.where.device.type,
-        "precision": next(name for name, dtype in DTYPES.items() if dtype == run.precision),
         "poolembed": __version__,
         "torch": torch.__version__,
     }
 
 
-def _head(run: Run, objective: Classification, outputs: Outputs) -> dict[str, Any]:
-    valid = run.data.division.valid
+def _head(objective: Classification, outputs: Outputs, data: Dataset) -> dict[str, Any]:
+    valid = data.division.valid
     where = objective.labelled(valid)
     clips = [valid[place] for place in where]
     names, multi_label = objective.labels, objective.multi_label
@@ -129,12 +133,12 @@ def _head(run: Run, objective: Classification, outputs: Outputs) -> dict[str, An
     return found | {
         "confusion": None if multi_label else metrics.confusion(true, scores).tolist(),
         "per_class": [asdict(each) for each in metrics.per_class(true, scores, names)],
-        "most_confused": _most_confused(run, objective, clips, scores),
+        "most_confused": _most_confused(objective, data, clips, scores),
     }
 
 
 def _most_confused(
-    run: Run, objective: Classification, clips: list[int], scores: NDArray[np.float64]
+    objective: Classification, data: Dataset, clips: list[int], scores: NDArray[np.float64]
 ) -> list[dict[str, Any]]:
     """The clips whose likeliest wrong label is most above their least likely true one."""
     hot = objective.targets[clips] > 0
@@ -142,7 +146,7 @@ def _most_confused(
     margin = wrong.max(1) - np.where(hot, scores, np.inf).min(1)
     return [
         {
-            "key": run.data.labelled.clips[clips[place]].key,
+            "key": data.labelled.clips[clips[place]].key,
             "true": [name for name, there in zip(objective.labels, hot[place], strict=True) if there],
             "predicted": objective.labels[int(wrong[place].argmax())],
             "probability": float(wrong[place].max()),
@@ -152,7 +156,7 @@ def _most_confused(
     ]
 
 
-def _pooling(run: Run, headed: HeadedModel) -> list[dict[str, Any]]:
+def _pooling(headed: HeadedModel, pooling_start: list[Values]) -> list[dict[str, Any]]:
     """Where each alpha and p started and went."""
     kinds = {"features": headed.model.config.pooling}
     kinds |= {
@@ -167,5 +171,5 @@ def _pooling(run: Run, headed: HeadedModel) -> list[dict[str, Any]]:
             "start": start.tolist(),
             "end": end.tolist(),
         }
-        for (where, parameter, end), (_, _, start) in zip(pooling_values(headed), run.pooling_start, strict=True)
+        for (where, parameter, end), (_, _, start) in zip(pooling_values(headed), pooling_start, strict=True)
     ]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from poolembed import bundle
-from poolembed.embed.device import choose_device, choose_precision
+from poolembed.embed.device import DTYPES, choose_device, choose_precision
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
@@ -116,7 +116,12 @@ def train(
             return Trained(output, {}, lost, finished=False)
         results = {}
         if where.first:
-            results = results_of(run, fitted, time.perf_counter() - began)
+            outputs = run.whole_clips().outputs(fitted.headed, data.division.valid)
+            results = results_of(fitted, outputs, run.objectives, data, run.pooling_start) | {
+                "seconds": time.perf_counter() - began,
+                "device": where.device.type,
+                "precision": next(name for name, dtype in DTYPES.items() if dtype == run.precision),
+            }
             _write(output, config, fitted.headed, data, results, report)
         where.wait()
         return Trained(output, results, lost, finished=True)

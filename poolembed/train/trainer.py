@@ -324,7 +324,10 @@ def pooling_records(headed: HeadedModel) -> list[PoolingRecord]:
     return records
 
 
-def pooling_values(headed: HeadedModel) -> list[tuple[str, str, Tensor]]:
+Values = tuple[str, str, Tensor]
+
+
+def pooling_values(headed: HeadedModel) -> list[Values]:
     """Where, which, and the values ``(1,)`` or ``(C,)`` of each alpha and p."""
     values = []
     for _, pool in pools_of(headed):
