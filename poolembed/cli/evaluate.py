@@ -76,23 +76,20 @@ def evaluate(
 ) -> None:
     """Score a model on labelled clips."""
     model, labels = _model_and_labels(model_and_labels, embeddings)
-    if paths is not None and embeddings is None:
-        raise UsageError("--paths belongs to --embeddings", hint="give the matrix whose rows it names")
-    if dim is not None and embeddings is not None:
-        raise UsageError("--dim is of a model", hint="write vectors of that size with: poolembed embed --dim")
 
-    from poolembed.evaluate.run import evaluate_model, evaluate_vectors
-    from poolembed.evaluate.task import label_columns
-    from poolembed.labels import read_labels
-    from poolembed.vectors import read_vectors
+    import poolembed
 
-    labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
     with showing(quiet) as progress:
-        if embeddings is None:
-            evaluation = evaluate_model(model, labelled, progress, column=column, folds=folds, dim=dim)
-        else:
-            vectors = read_vectors(embeddings, paths)
-            evaluation = evaluate_vectors(vectors, labelled, progress, column=column, folds=folds)
+        evaluation = poolembed.evaluate(
+            labels,
+            model,
+            embeddings=embeddings,
+            paths=paths,
+            column=column,
+            folds=folds,
+            dim=dim,
+            progress=progress,
+        )
     if not quiet:
         _say(evaluation)
     if as_json:
@@ -103,10 +100,9 @@ def evaluate(
         raise typer.Exit(SOME_FAILED)
 
 
-def _model_and_labels(arguments: list[str], embeddings: str | None) -> tuple[str, str]:
-    expected = 2 if embeddings is None else 1
-    if len(arguments) == expected:
-        return (arguments[0] if embeddings is None else ""), arguments[-1]
+def _model_and_labels(arguments: list[str], embeddings: str | None) -> tuple[str | None, str]:
+    if len(arguments) == (2 if embeddings is None else 1):
+        return (arguments[0] if embeddings is None else None), arguments[-1]
     if embeddings is not None:
         raise UsageError(
             f"with --embeddings there is one argument, the labels, not {len(arguments)}",

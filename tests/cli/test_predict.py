@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from poolembed.bundle import load_bundle
+from poolembed.embed.predict import load_predictor
 from poolembed.nn.head import HeadConfig, build_head
-from poolembed.predict import load_predictor
 from tests.cli.conftest import BAD, GOOD, Cli
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_heads
 

@@ -18,12 +18,12 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import poolembed.train.run
 from poolembed.bundle import load_bundle
 from poolembed.cli.app import app
 from poolembed.cli.settings import AUGMENT, NOT_SETTINGS, OBJECTIVE, resolve
 from poolembed.cli.train import train
 from poolembed.errors import UsageError
+from poolembed.train import run as run_module
 from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
 from poolembed.train.run import Trained
@@ -53,7 +53,7 @@ def resolved(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainCo
         taken.append(config)
         return Trained(Path(config.output), {}, {}, finished=False)
 
-    monkeypatch.setattr(poolembed.train.run, "train", pretend)
+    monkeypatch.setattr(run_module, "train", pretend)
 
     def run(*arguments: str | Path) -> TrainConfig:
         done = cli("train", *arguments, "-q")
@@ -419,9 +419,11 @@ class TestInterrupted:
         assert cli("train", clips, "-o", "undisturbed", *TINY, *self.EPOCHS, "--cache", "cache", "-q").code == 0
         for name in ("model.safetensors", "heads.safetensors"):
             assert (Path("out") / name).read_bytes() == (Path("undisturbed") / name).read_bytes()
-        again = cli("train", "--resume", "out")  # there is nothing left to do
-        assert again.code == 0
-        assert "mymodel" not in again.err
+        for same in (["--resume", "out"], [clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache"]):
+            again = cli("train", *same)
+            assert again.code == 0
+            assert "nothing to train: out holds" in again.err
+            assert "mymodel" not in again.err
 
     def test_twice_ends_at_once(self, clips: Path) -> None:
         with training(clips, "-o", "out", *TINY, *self.EPOCHS, hold_after=1) as process:

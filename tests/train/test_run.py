@@ -17,17 +17,18 @@ from filelock import FileLock
 
 import poolembed
 from poolembed.bundle import load_bundle
+from poolembed.embed.predict import Prediction, load_predictor
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
-from poolembed.predict import Prediction, load_predictor
 from poolembed.progress import silent
-from poolembed.train import trainer
+from poolembed.train import start, trainer
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
 from poolembed.train.dataset import load_dataset
 from poolembed.train.loading import WholeClips
 from poolembed.train.module import HeadedModel
+from poolembed.train.objectives.objectives import Objectives
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run, train
 from poolembed.train.sampling import Crops
@@ -114,7 +115,7 @@ RESUMED: list[dict[str, Any]] = [
 def test_stopping_and_resuming_equals_not_having_stopped(
     tmp_path: Path, options: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolembed.train.start.ModelConfig", tiny_config)
+    monkeypatch.setattr(start, "ModelConfig", tiny_config)
     options = {"batch_size": 3, "seconds": 0.4, **options}
     whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options))
     stop = threading.Event()
@@ -175,16 +176,21 @@ def test_resuming_a_run_that_never_reached_a_checkpoint_starts_it(tmp_path: Path
     assert again.steps[0] == 1
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_finished_run_once_more_changes_nothing(resume: bool, tmp_path: Path) -> None:
     results = train(config(tmp_path)).results
-    before = bundle_files(tmp_path / "out")
-    again = train(config(tmp_path), resume=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    watcher = Quiet()
+    again = train(config(tmp_path), watcher, resume=resume)
     assert again.finished
+    assert again.already
+    assert watcher.steps == []
     assert again.results == results
-    assert bundle_files(tmp_path / "out") == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_kill_while_the_model_was_written_left_is_removed(resume: bool, tmp_path: Path) -> None:
     train(config(tmp_path), report=False)
     out = tmp_path / "out"
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -193,7 +199,7 @@ def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path:
     for name in ("checkpoint.safetensors", "results.json.part", "history.jsonl.part"):
         (out / name).write_bytes(b"half")
     (out / "mine.part").write_bytes(b"mine")
-    assert train(config(tmp_path), resume=True).finished
+    assert train(config(tmp_path), resume=resume).finished
     (out / "mine.part").unlink()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -211,7 +217,7 @@ def test_directories_that_hold_something_are_left_alone(tmp_path: Path) -> None:
         train(config(tmp_path), resume=True)
     train(config(tmp_path))
     with pytest.raises(OutputError, match=r"holds a model already.*--overwrite"):
-        train(config(tmp_path))
+        train(config(tmp_path, seed=1))
     assert train(config(tmp_path, seed=1), overwrite=True).finished
     with FileLock(tmp_path / "out" / ".train.lock"), pytest.raises(OutputError, match="another run"):
         train(config(tmp_path), overwrite=True)
@@ -308,9 +314,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
-    monkeypatch.setattr(
-        "poolembed.train.objectives.objectives.Objectives.validate", lambda *_: {"macro_f1": next(scores)}
-    )
+    monkeypatch.setattr(Objectives, "validate", lambda *_: {"macro_f1": next(scores)})
     trained = train(config(tmp_path, epochs=5, patience=2))
     assert trained.results["epochs"] == 4
     assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}
