@@ -45,8 +45,8 @@ class Dataset:
         """Hash of all that a run takes from its data; a run that resumes needs the same."""
         clips = [[clip.key, {c: list(v) for c, v in clip.labels.items()}] for clip in self.labelled.clips]
         content = [self.cache.content(row) for row in self.rows]
-        sides = [self.division.train, self.division.valid]
-        return hashlib.sha256(json.dumps([clips, content, sides]).encode()).hexdigest()
+        splits = [self.division.train, self.division.valid]
+        return hashlib.sha256(json.dumps([clips, content, splits]).encode()).hexdigest()
 
 
 def columns_of(config: TrainConfig) -> list[str]:

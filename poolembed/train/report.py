@@ -69,7 +69,7 @@ def write_report(directory: Path) -> Path:
             learning=_learning(history, results["metric"]),
             pooling=[_pooling(entry, history, results["heads"]) for entry in results["pooling"]],
             heads={
-                column: _head(head, column, results["data"]["sides"]["valid"]["clips"])
+                column: _head(head, column, results["data"]["splits"]["valid"]["clips"])
                 for column, head in results["heads"].items()
             },
         )

@@ -39,7 +39,8 @@ def read_results(path: Path) -> dict[str, Any]:
         OutputError: it cannot be read, or is damaged.
     """
     try:
-        results: dict[str, Any] = json.loads(read_regular(path, _LONGEST))
+        # Earlier versions said sides.
+        results: dict[str, Any] = json.loads(read_regular(path, _LONGEST).replace(b'"sides": {', b'"splits": {'))
         msgspec.convert(results, _Told)
         return results
     except (OSError, ValueError, RecursionError) as error:
@@ -56,16 +57,16 @@ class _Metric(Struct):
     epoch: int
 
 
-class _Side(Struct):
+class _Split(Struct):
     clips: int
 
 
 class _Data(Struct):
-    sides: dict[str, _Side]
+    splits: dict[str, _Split]
     dropped: dict[str, str]
 
     def __post_init__(self) -> None:
-        if "valid" not in self.sides:
+        if "valid" not in self.splits:
             raise ValueError("no clips held out")
 
 

@@ -294,8 +294,8 @@ class TestNumbers:
         page, _ = report(tmp_path, epochs=2, dropped=120)
         data = results_of(tmp_path)["data"]
         assert page.table("split", "clips", "groups", "hours") == [
-            [name, str(side["clips"]), str(side["groups"]), f"{side['hours']:.2f}"]
-            for name, side in data["sides"].items()
+            [name, str(split["clips"]), str(split["groups"]), f"{split['hours']:.2f}"]
+            for name, split in data["splits"].items()
         ]
         assert len(page.table("class", "train", "valid")) == len(ANIMALS)
         assert len(page.table("clip", "why")) == 50

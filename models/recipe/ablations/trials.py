@@ -80,7 +80,7 @@ def perform(job: Job, devs: Sequence[Dev]) -> dict[str, Any]:
         "dev": scores,
         "untaught": job.untaught,
         **{name: results[name] for name in ("steps", "epochs", "parameters", "clips_per_second")},
-        "clips": {name: side["clips"] for name, side in results["data"]["sides"].items()},
+        "clips": {name: split["clips"] for name, split in results["data"]["splits"].items()},
         "minutes": {"training": results["seconds"] / 60, "scoring": (time.perf_counter() - began) / 60},
     }
     job.record.parent.mkdir(exist_ok=True)
