@@ -1,8 +1,7 @@
 """Clips that must stay together, put in splits so that each split has its share of every label.
 
 Units are put in splits one by one, large ones first, each where Pearson's chi-square of the splits' counts against
-their shares stays smallest. With a_sl the clips of label l in split s, n_l all clips of it and w_s the share of split s,
-it is
+their shares stays smallest. With a_sl the clips of label l in split s, n_l all its clips and w_s the share of s, it is
 
     sum_sl (a_sl - w_s·n_l)² / (w_s·n_l)  =  sum_sl a_sl² / (w_s·n_l)  -  sum_l n_l
 
@@ -102,7 +101,7 @@ def assign(units: Sequence[Unit], shares: Sequence[float], *, must_have: int | N
     Returns:
         The split of each unit.
     """
-    table = _Table(units, shares)
+    table = Assignment(units, shares)
     for number in range(len(units)):
         table.put(number, table.ranked(number)[0])
     if must_have is not None:
@@ -119,7 +118,7 @@ def assign(units: Sequence[Unit], shares: Sequence[float], *, must_have: int | N
     return [table.split[number] for number in range(len(units))]
 
 
-class _Table:
+class Assignment:
     """Who is where, and what each split has.
 
     Attributes:
