@@ -16,7 +16,6 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from poolembed.train.trainer import EpochRecord
 
 from poolembed.bundle import load_bundle
 from poolembed.cli.app import app
@@ -37,6 +36,7 @@ from poolembed.train.config import (
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
 from poolembed.train.directory import Recording
 from poolembed.train.run import Trained
+from poolembed.train.trainer import EpochRecord
 from tests.cli.conftest import Cli, Send
 from tests.train.runs import write_clips
 
