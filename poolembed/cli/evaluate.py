@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json, LabelColumn, Quiet, Rows
 from poolembed.cli.progress import showing
 from poolembed.cli.report import SHOWN, table
 from poolembed.errors import UsageError
@@ -18,19 +19,18 @@ if TYPE_CHECKING:
     from poolembed.evaluate.scores import Score, Scores
 
 HELP = """\
-Score a model on labelled clips: nearest neighbours, linear probe and retrieval, with 95 % intervals.
-
 \b
 Examples:
   poolembed evaluate base clips/                            a folder per label
-  poolembed evaluate mymodel labels.csv --folds fold        the folds that the table gives
+  poolembed evaluate mymodel labels.csv --fold-column fold        the folds that the table gives
   poolembed evaluate mymodel labels.csv --json | jq '.systems[0].linear.accuracy'
   poolembed evaluate --embeddings other.npy --paths paths.txt labels.csv
   poolembed evaluate --embeddings embeddings/ clips/        what poolembed embed wrote
 
-Each clip is predicted from the clips of the other folds. Without --folds there are five, with labels in proportion and
-groups never taken apart. Intervals come from drawing groups of clips (column group; without it files) 1000 times.
-Beside the model always two floors on the same clips: statistics of the mel bands, and the same network untrained.
+Each clip is predicted from the clips of the other folds. Without --fold-column there are five, with labels in
+proportion and groups never taken apart. Intervals come from drawing groups of clips (column group; without it files)
+1000 times. Beside the model always two floors on the same clips: statistics of the mel bands, and the same network
+untrained.
 """
 
 NUMBERS = {
@@ -55,15 +55,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="PATH", help="Score these vectors instead of a model's.", show_default=False),
     ] = None,
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
+    paths: Rows = None,
     folds: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The table's column of folds.", show_default="made here"),
+        typer.Option("--fold-column", metavar="COLUMN", help="The table's column of folds.", show_default="made here"),
     ] = None,
-    column: Annotated[str, typer.Option(metavar="COLUMN", help="The table's column of labels.")] = "label",
+    column: LabelColumn = "label",
     dim: Annotated[
         int | None,
         typer.Option(
@@ -71,8 +68,8 @@ def evaluate(
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add how each label fares.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Score a model on labelled clips."""
     model, labels = _model_and_labels(model_and_labels, embeddings)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json
 from poolembed.cli.report import table
 from poolembed.text import size
 
 HELP = """\
-List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.
-
 \b
 Examples:
   poolembed models
@@ -21,7 +19,7 @@ Examples:
 """
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def models(as_json: Json = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
     from poolembed.bundle import describe_all
 

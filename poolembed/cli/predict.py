@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json, Quiet
 from poolembed.cli.separated import harmless, rule
 from poolembed.cli.stopping import stop_on_signal
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from poolembed.embed.predict import LabelledSong
 
 HELP = """\
-Label songs: what a model that was trained on labelled clips hears in them, with probabilities.
-
 \b
 Examples:
   poolembed predict clip.wav --model mymodel
@@ -32,7 +31,7 @@ per S seconds; or, if the model was trained with --pool predictions, one per lab
 
 
 def predict(
-    inputs: Annotated[
+    paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH...", help="Audio files, and directories to search for them.", show_default=False),
     ],
@@ -49,9 +48,15 @@ def predict(
     ] = None,
     head: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Label column to predict; may be repeated.", show_default="all"),
+        typer.Option(
+            "--label-column",
+            metavar="COLUMN",
+            help="Column of labels to predict; again for several.",
+            show_default="all",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, an object per song.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Label songs: what a model that was trained on labelled clips hears in them, with probabilities."""
     import poolembed
@@ -64,9 +69,9 @@ def predict(
         failed = True
         typer.echo(f"{printable(path)}: {reason}", err=True)
 
-    with stop_on_signal("finishing the songs in hand") as stop:
+    with stop_on_signal(None if quiet else "finishing the songs in hand") as stop:
         songs = poolembed.predict(
-            inputs,
+            paths,
             model,
             columns=head,
             count=top,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json, Null, Quiet, Rows
 from poolembed.cli.reading import read_stdin
 from poolembed.cli.separated import rule
 from poolembed.errors import PoolembedError, UsageError
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from poolembed.search.songs import Answer
 
 HELP = """\
-Search for songs like these: the nearest embeddings by cosine.
-
 \b
 Examples:
   poolembed search song.mp3                                  the ten nearest in ./embeddings
@@ -90,18 +89,16 @@ def search(
         str | None,
         typer.Option("--model", "-m", help="Embeds the audio files.", show_default="the collection's own"),
     ] = None,
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="End paths in NUL, as find -print0; with --format paths.")
-    ] = False,
+    paths: Rows = None,
+    null: Null = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Search for songs like these: the nearest embeddings by cosine."""
     arguments, place = _what_and_where(queries or [], source, every)
     if every and mean:
         raise UsageError("--mean of --all songs is near to nothing in particular", hint="choose one of the two")
+    format = "jsonl" if as_json else format
     if null and format != "paths":
         raise UsageError("-0 belongs to --format paths")
 
@@ -141,7 +138,7 @@ def search(
     }
     for text in render[format](counted()):
         typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
-    if fewest < k:
+    if fewest < k and not quiet:
         typer.echo(f"note: asked for {k} neighbours, and there are {fewest}", err=True)
     if answers.failures:
         raise typer.Exit(SOME_FAILED)

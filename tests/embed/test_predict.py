@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torch.nn import functional
 import poolembed
 from poolembed.audio.source import Source
 from poolembed.bundle import load_bundle
+from poolembed.embed.engine import Engine
 from poolembed.embed.predict import Moment, Prediction, Predictor, Timeline, intervals, load_predictor, top
 from poolembed.embed.song import Embedded, Failed
 from poolembed.embed.windows import WindowShape
@@ -251,8 +253,11 @@ class TestLoading:
         with pytest.raises(BundleNotFoundError):
             load_predictor("nowhere")
 
-    def test_options_are_not_ignored(self, bundle: Path) -> None:
-        engine = load_predictor(bundle, device="cpu", precision="bf16", batch_size=3, workers=5)._engine
-        assert (engine.network.dtype, engine.batch_size, engine.workers) == (torch.bfloat16, 3, 5)
+    def test_options_are_not_ignored(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = mock.Mock(wraps=Engine)
+        monkeypatch.setattr("poolembed.embed.model.Engine", engine)
+        load_predictor(bundle, device="cpu", precision="bf16", batch_size=3, workers=5)
+        assert engine.call_args.args[1].dtype == torch.bfloat16
+        assert {"batch_size": 3, "workers": 5}.items() <= engine.call_args.kwargs.items()
         with pytest.raises(UsageError):
             load_predictor(bundle, device="gpu")  # type: ignore[arg-type]
