@@ -24,12 +24,33 @@ def printable(text: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words.
+    """Bytes in words, to three digits.
 
-    >>> size(6_640_000), size(20e9)
-    ('6.64 MB', '20 GB')
+    >>> size(0), size(40_300), size(6_640_000), size(999_999), size(20e9)
+    ('0 B', '40.3 kB', '6.64 MB', '1 MB', '20 GB')
     """
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words: with tenths below ten seconds, and without seconds from an hour on.
+
+    >>> duration(0.31), duration(9.96), duration(59.7), duration(95), duration(3599.8), duration(7530)
+    ('0.3 s', '10 s', '1 min', '1 min 35 s', '1 h', '2 h 6 min')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    hours, rest = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h" + (f" {rest} min" if rest else "")
 
 
 def passed_over(counts: Mapping[str, int]) -> str:

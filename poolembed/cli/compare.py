@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.progress import showing
+from poolembed.cli.report import table
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
+from poolembed.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from poolembed.compare.jobs import Job
     from poolembed.compare.results import Results
-    from poolembed.compare.study import Watcher
-    from poolembed.compare.workers import Result
 
 HELP = """\
 Compare every temporal pooling on labelled clips: same encoder, same seeds, same batches, and a search of one size each.
@@ -114,8 +109,8 @@ def compare(
         lr=lr,
         jobs=jobs,
     )
-    with stop_on_signal(None if quiet else "finishing the runs in hand") as stop, _watching(quiet) as watcher:
-        results = run(config, watcher, stop=stop)
+    with stop_on_signal(None if quiet else "finishing the runs in hand") as stop, showing(quiet) as progress:
+        results = run(config, progress, stop=stop)
     if results is not None:
         if as_json:
             typer.echo(msgspec.json.encode(results))
@@ -130,32 +125,15 @@ def compare(
 
 def _table(results: Results) -> None:
     """The main table, on standard output."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from poolembed.compare.tables import about, main_table
 
     header, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in main_table(results).splitlines())
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=1000)  # a file has no edge to wrap at
-    console.print(escape(about(results).replace("**", "")))
-    console.print()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for place, name in enumerate(header):
-        table.add_column(escape(name), justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            *(f"[bold]{escape(cell.strip('*'))}[/bold]" if cell.startswith("**") else escape(cell) for cell in row)
-        )
-    console.print(table)
+    typer.echo(about(results).replace("**", "") + "\n")
+    typer.echo(table([header, *rows]))
 
 
 def _say(results: Results, output: str, quiet: bool) -> None:
     """What was left out, what failed, and where everything is, on standard error."""
-    from poolembed.text import printable
-
     if not quiet:
         for name, reason in results.skipped.items():
             typer.echo(f"left out: {name}: {reason}", err=True)
@@ -164,112 +142,3 @@ def _say(results: Results, output: str, quiet: bool) -> None:
         typer.echo(f"failed: {name}: {printable(reason)}", err=True)
     if results.failures:
         typer.echo("the same command again tries those once more", err=True)
-
-
-class _Silent:
-    """Watches and says nothing."""
-
-    def caching(self, done: int, total: int) -> None:
-        pass
-
-    def begin(self, total: int, done: int) -> None:
-        pass
-
-    def run(self, job: Job, result: Result) -> None:
-        pass
-
-
-class _Counter(_Silent):
-    """Counts runs and guesses the time left."""
-
-    def __init__(self) -> None:
-        self._total = self._done = self._fresh = 0
-        self._began = time.perf_counter()
-
-    def begin(self, total: int, done: int) -> None:
-        self._total, self._done, self._began = total, done, time.perf_counter()
-
-    def run(self, job: Job, result: Result) -> None:
-        self._done += 1
-        # One that an earlier call did comes in no time, and tells nothing of those to come.
-        elapsed = time.perf_counter() - self._began
-        self._fresh += elapsed > 1
-
-    def _left(self) -> str:
-        from poolembed.cli.report import clock
-
-        left = self._total - self._done
-        if not self._fresh or left <= 0:
-            return ""
-        return f", about {clock(left * (time.perf_counter() - self._began) / self._fresh)} left"
-
-
-class _Lines(_Counter):
-    """A plain line for each run, for logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said = time.perf_counter()
-
-    def caching(self, done: int, total: int) -> None:
-        if time.perf_counter() - self._said >= 5:
-            self._said = time.perf_counter()
-            typer.echo(f"{done}/{total} clips decoded", err=True)
-
-    def begin(self, total: int, done: int) -> None:
-        super().begin(total, done)
-        already = f", {done} of them done by an earlier call" if done else ""
-        typer.echo(f"{total} runs{already}", err=True)
-
-    def run(self, job: Job, result: Result) -> None:
-        super().run(job, result)
-        typer.echo(f"{self._done}/{self._total} {job.id}: {_outcome(result)}{self._left()}", err=True)
-
-
-class _Bar(_Counter):
-    """A progress bar."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._bar = progress
-        self._task = progress.add_task("decoding", total=None, amount="")
-
-    def caching(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total, amount=f"{done}/{total} clips")
-
-    def begin(self, total: int, done: int) -> None:
-        super().begin(total, done)
-        self._bar.update(self._task, description="training", completed=done, total=total, amount=f"{done}/{total} runs")
-
-    def run(self, job: Job, result: Result) -> None:
-        super().run(job, result)
-        amount = f"{self._done}/{self._total} runs{self._left()}, {job.id}: {_outcome(result)}"
-        self._bar.update(self._task, completed=self._done, amount=amount)
-        if isinstance(result, str):
-            self._bar.console.print(f"{job.id}: {result}", markup=False)
-
-
-def _outcome(result: Result) -> str:
-    from poolembed.text import printable
-
-    if isinstance(result, str):
-        return f"failed: {printable(result)}"
-    return f"{result.metric} {result.valid[result.metric]:.3f} on the clips held out"
-
-
-@contextmanager
-def _watching(quiet: bool) -> Iterator[Watcher]:
-    """A bar on a terminal, plain lines elsewhere, nothing if quiet."""
-    if quiet:
-        yield _Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[amount]}", markup=False))
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress)

@@ -6,14 +6,14 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.progress import showing
 from poolembed.cli.separated import RULE, csv_line
 from poolembed.errors import PoolembedError, UsageError
+from poolembed.text import duration, printable, size
 
 if TYPE_CHECKING:
     from poolembed.search.collection import Collection
@@ -75,6 +75,7 @@ def duplicates(
         str | None,
         typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Find the same recording under other names, bitrates and formats. Nothing is deleted."""
     if null and format != "paths":
@@ -91,19 +92,18 @@ def duplicates(
         raise UsageError(f"{collection} does not name its songs", hint="--paths FILE does, with a path a line")
     least = THRESHOLD if threshold is None else threshold
     most = TOLERANCE if tolerance is None else tolerance
-    with _bar() as on_progress:
-        found = find_duplicates(opened, threshold=least, tolerance=most, on_progress=on_progress)
+    with showing(quiet) as progress:
+        found = find_duplicates(opened, threshold=least, tolerance=most, progress=progress)
     if format == "paths":
         typer.echo(_as_paths(found.groups, b"\0" if null else b"\n"), nl=False)
     else:
         render = {"table": _as_table, "jsonl": _as_jsonl, "csv": _as_csv}[format]
         typer.echo(render(found.groups).encode("utf-8", "surrogateescape"), nl=False)
-    _say(opened, found, least, most, chosen=threshold is not None, format=format)
+    if not quiet:
+        _say(opened, found, least, most, chosen=threshold is not None, format=format)
 
 
 def _as_table(groups: list[Group]) -> str:
-    from poolembed.text import printable, size
-
     lines = []
     for number, group in enumerate(groups, start=1):
         lines.append(f"{number}. {len(group.songs)} songs, {size(group.freed)} to free")
@@ -118,12 +118,9 @@ def _as_table(groups: list[Group]) -> str:
 
 def _facts(song: Copy) -> list[str]:
     """Length, encoding and size, each of a fixed width but for long names of codecs."""
-    from poolembed.cli.report import clock
-    from poolembed.text import size
-
     bitrate = "lossless" if song.lossless else f"{song.bitrate:.0f} kb/s" if song.bitrate else "-"
     return [
-        f"{'-' if song.duration is None else clock(song.duration):>7}",
+        f"{'-' if song.duration is None else duration(song.duration):>12}",
         f"{song.codec or '-':>9}",
         f"{bitrate:>9}",
         f"{f'{song.sample_rate / 1000:g} kHz' if song.sample_rate else '-':>10}",
@@ -164,9 +161,8 @@ def _say(
 ) -> None:
     """What it comes to, what to be careful of, and that nothing is deleted; on standard error."""
     from poolembed.search.duplicates import MEASURED_ON
-    from poolembed.text import size
 
-    lengths = f" and lengths within {tolerance:g} s" if found.by_length else ""
+    lengths = f" and lengths within {tolerance:g} s" if found.by_length and tolerance < math.inf else ""
     by = f"by a cosine of at least {threshold:g}{lengths}"
     if found.stale:
         typer.echo(f"left out, for they are gone or have changed since they were embedded: {found.stale}", err=True)
@@ -191,18 +187,3 @@ def _say(
         why = "" if format == "table" else "; --format table says why"
         typer.echo(f"that it may not be as good as, and --format paths leaves out: {unsure}{why}", err=True)
     typer.echo("Nothing was deleted, and a model can be wrong: listen before you delete.", err=True)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda what, share: None
-        return
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("comparing", total=1.0)
-        yield lambda what, share: progress.update(task, description=what, completed=share)

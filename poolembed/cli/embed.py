@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.faults import keep_faults_in
+from poolembed.cli.progress import showing
 from poolembed.cli.reading import read_paths
+from poolembed.cli.report import facts, reasons
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import PoolembedError, UsageError
+from poolembed.text import duration, passed_over, printable
 
 if TYPE_CHECKING:
     from poolembed.embed.model import Model
@@ -107,7 +111,6 @@ def embed(
         raise UsageError("-o needs a directory, or - for standard output")
     arguments = _arguments(inputs or [], files_from or [], null)
 
-    from poolembed.cli import report
     from poolembed.embed.manifest import FAULTS, WORK
     from poolembed.embed.model import load
     from poolembed.embed.run import embed_songs, find_songs
@@ -128,17 +131,19 @@ def embed(
     with (
         stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
         _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
-        report.watching(quiet) as watcher,
+        showing(quiet) as progress,
     ):
-        summary = embed_songs(loaded, songs, sink, watcher, timestamps=timestamps, stop=stop)
+        summary = embed_songs(loaded, songs, sink, progress, timestamps=timestamps, stop=stop)
     where = "standard output" if to_stdout else output
     if as_json:
         typer.echo(json.dumps(_as_json(summary, loaded, where)))
-    with suppress(OSError, SystemExit):  # nobody may read it any more, where rich leaves by SystemExit
+    with suppress(OSError):  # nobody may read it any more
         if not quiet:
-            report.closing_table(summary, loaded, where)
-        elif summary.failures:
-            report.failures(summary)
+            facts(_facts(summary, loaded, where))
+            if summary.notes:
+                reasons("embedded, but", summary.notes, "in the manifest")
+        if summary.failures:
+            reasons("failed", summary.failures, "in the manifest")
     if stop.signal:
         raise typer.Exit(128 + stop.signal)
     if summary.failures:
@@ -173,6 +178,25 @@ def _open(
         return JsonLinesStream(sys.stdout.buffer, dtype=dtype, timestamps=timestamps is not None)
     identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
     return open_output(output, format=format, dtype=dtype, timestamps=timestamps, model=identity, overwrite=overwrite)
+
+
+def _facts(summary: Summary, model: Model, output: str) -> Iterator[tuple[str, str]]:
+    """What became of the songs, how fast, and where the embeddings are."""
+    amount = f"{summary.embedded:,} songs, {duration(summary.audio_seconds)} of audio"
+    if summary.embedded:
+        amount += f" in {duration(summary.elapsed_seconds)}, {summary.times_real_time:,.0f} x real time"
+    yield "embedded", amount
+    if summary.unchanged:
+        yield "unchanged", f"{summary.unchanged:,} songs, embedded by an earlier run"
+    if count := len(summary.failures):
+        yield "failed", typer.style(f"{count:,} file{'' if count == 1 else 's'}", fg="red")
+    if summary.passed_over:
+        yield "passed over", passed_over(summary.passed_over)
+    if summary.interrupted:
+        left = summary.found - summary.embedded - summary.unchanged - count
+        yield "not reached", f"{left:,} songs; run the same command again to go on"
+    yield "model", printable(f"{model.name} on {model.device} in {model.precision}, {model.embedding_size} numbers")
+    yield "output", printable(output)
 
 
 def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:

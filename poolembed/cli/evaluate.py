@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.progress import showing
+from poolembed.cli.report import SHOWN, table
 from poolembed.errors import UsageError
+from poolembed.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from poolembed.evaluate.run import Evaluation, Watcher
+    from poolembed.evaluate.run import Evaluation
     from poolembed.evaluate.scores import Score, Scores
 
 HELP = """\
@@ -41,12 +39,6 @@ NUMBERS = {
     "retrieval": ("retrieval", {"recall_at_1": "R@1", "map": "mAP", "mrr": "MRR"}),
 }
 """What the scores are called in the table."""
-
-LINE_EVERY = 5.0
-"""Seconds between two plain lines."""
-
-SHOWN = 20
-"""Clips that are named one by one; --json has all."""
 
 
 def evaluate(
@@ -79,6 +71,7 @@ def evaluate(
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add how each label fares.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score a model on labelled clips."""
@@ -94,13 +87,14 @@ def evaluate(
     from poolembed.vectors import read_vectors
 
     labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
-    with _watching() as watcher:
+    with showing(quiet) as progress:
         if embeddings is None:
-            evaluation = evaluate_model(model, labelled, watcher, column=column, folds=folds, dim=dim)
+            evaluation = evaluate_model(model, labelled, progress, column=column, folds=folds, dim=dim)
         else:
             vectors = read_vectors(embeddings, paths)
-            evaluation = evaluate_vectors(vectors, labelled, watcher, column=column, folds=folds)
-    _say(evaluation)
+            evaluation = evaluate_vectors(vectors, labelled, progress, column=column, folds=folds)
+    if not quiet:
+        _say(evaluation)
     if as_json:
         typer.echo(json.dumps(evaluation.as_dict(per_class=per_class)))
     else:
@@ -126,56 +120,38 @@ def _model_and_labels(arguments: list[str], embeddings: str | None) -> tuple[str
 
 def _tables(evaluation: Evaluation, per_class: bool) -> None:
     """The result, on standard output."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from poolembed.text import printable
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=1000)  # a file has no edge to wrap at
     task = evaluation.task
     made = f"column {task.given}" if task.given else "made here"
     several = ", several a clip" if task.multi_label else ""
-    console.print(
-        escape(
-            f"{printable(evaluation.source)}: {evaluation.clips} clips, {len(task.labels)} labels{several}, "
-            f"{len(task.fold_names)} folds ({made}), {task.group_count} groups"
-        )
+    typer.echo(
+        f"{printable(evaluation.source)}: {evaluation.clips} clips, {len(task.labels)} labels{several}, "
+        f"{len(task.fold_names)} folds ({made}), {task.group_count} groups"
     )
-    table = Table("%", box=None, padding=(0, 2, 0, 0))
-    for system in evaluation.systems:
-        table.add_column(escape(printable(system.name)), justify="right", no_wrap=True)
+    systems = evaluation.systems
+    rows = [["%", *(system.name for system in systems)]]
     for kind, (title, names) in NUMBERS.items():
-        of_each: list[dict[str, Score]] = [getattr(system.scores, kind) for system in evaluation.systems]
-        for name in of_each[0]:
-            table.add_row(f"{title} {names[name]}", *(_percent(scores[name]) for scores in of_each))
-    table.add_row("numbers in a vector", *(str(system.size) for system in evaluation.systems))
-    console.print(table)
+        of_each: list[dict[str, Score]] = [getattr(system.scores, kind) for system in systems]
+        rows += [[f"{title} {names[name]}", *(_percent(scores[name]) for scores in of_each)] for name in of_each[0]]
+    rows.append(["numbers in a vector", *(str(system.size) for system in systems)])
+    typer.echo(table(rows))
     if per_class:
-        console.print(f"\n{escape(printable(evaluation.systems[0].name))}, label by label")
-        console.print(_label_by_label(evaluation.systems[0].scores))
+        typer.echo(f"\n{printable(systems[0].name)}, label by label")
+        typer.echo(table(_label_by_label(systems[0].scores)))
 
 
-def _label_by_label(scores: Scores) -> object:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from poolembed.text import printable
-
-    table = Table("%", "clips", box=None, padding=(0, 2, 0, 0))
-    for probe in scores.per_class:
-        for what in ("precision", "recall", "F1", "AP"):
-            table.add_column(f"{NUMBERS[probe][0]} {what}", justify="right")
+def _label_by_label(scores: Scores) -> list[list[str]]:
+    heads = [
+        f"{NUMBERS[probe][0]} {what}" for probe in scores.per_class for what in ("precision", "recall", "F1", "AP")
+    ]
+    rows = [["%", "clips", *heads]]
     for classes in zip(*scores.per_class.values(), strict=True):
         numbers = [
             "" if number is None else f"{100 * number:.1f}"
             for each in classes
             for number in (each.precision, each.recall, each.f1, each.average_precision)
         ]
-        table.add_row(escape(printable(classes[0].label)), str(classes[0].clips), *numbers)
-    return table
+        rows.append([classes[0].label, str(classes[0].clips), *numbers])
+    return rows
 
 
 def _percent(score: Score) -> str:
@@ -188,8 +164,6 @@ def _percent(score: Score) -> str:
 
 def _say(evaluation: Evaluation) -> None:
     """Notes, and clips that are not among the scored ones, on standard error."""
-    from poolembed.text import printable
-
     for note in evaluation.notes:
         typer.echo(f"note: {printable(note)}", err=True)
     for title, reasons in (("not used", evaluation.dropped), ("failed", evaluation.failures)):
@@ -197,49 +171,3 @@ def _say(evaluation: Evaluation) -> None:
             typer.echo(f"{title}: {printable(key)}: {printable(reason)}", err=True)
         if len(reasons) > SHOWN:
             typer.echo(f"{title}: … and {len(reasons) - SHOWN} more; --json names all", err=True)
-
-
-class _Lines:
-    """A plain line every few seconds, for logs."""
-
-    def __init__(self) -> None:
-        self._what, self._steps, self._done, self._last = "", 0, 0, 0.0
-
-    def stage(self, what: str, steps: int) -> None:
-        self._what, self._steps, self._done, self._last = what, steps, 0, time.perf_counter()
-        typer.echo(f"{what}: {steps}", err=True)
-
-    def step(self) -> None:
-        self._done += 1
-        if time.perf_counter() - self._last >= LINE_EVERY:
-            self._last = time.perf_counter()
-            typer.echo(f"{self._what}: {self._done}/{self._steps}", err=True)
-
-
-class _Bar:
-    """A progress bar, one stage after another."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None)
-
-    def stage(self, what: str, steps: int) -> None:
-        self._progress.reset(self._task, description=what, total=steps)
-
-    def step(self) -> None:
-        self._progress.advance(self._task)
-
-
-@contextmanager
-def _watching() -> Iterator[Watcher]:
-    """A bar on a terminal, plain lines elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress)

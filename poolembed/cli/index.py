@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poolembed.cli.progress import showing_progress
+from poolembed.cli.progress import showing
+from poolembed.cli.report import facts
+from poolembed.text import duration, printable, size
 
 if TYPE_CHECKING:
     from poolembed.search.index import Built
@@ -44,30 +46,28 @@ def index(
         str | None,
         typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Build an index of a collection."""
     from poolembed.search.index import build_index
 
-    with showing_progress() as on_progress:
-        built = build_index(collection, output, paths=paths, on_progress=on_progress)
+    with showing(quiet) as progress:
+        built = build_index(collection, output, paths=paths, progress=progress)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(built), "output": output, "collection": collection}))
-    _say(built, output)
+    if not quiet:
+        facts(_facts(built, output))
 
 
-def _say(built: Built, output: str) -> None:
-    from poolembed.cli.report import clock
-    from poolembed.text import printable, size
-
+def _facts(built: Built, output: str) -> list[tuple[str, str]]:
     model = "an unknown model" if built.model is None else f"the model {printable(built.model.name)}"
-    for name, what in (
+    return [
         ("indexed", f"{built.songs:,} songs, {built.dimensions} numbers each, of {model}"),
         ("added", f"{built.added:,}"),
         ("removed", f"{built.removed:,}"),
         ("recall@10", f"{built.recall:.3f} against exact search"),
         ("size", size(built.size)),
-        ("time", clock(built.seconds)),
+        ("time", duration(built.seconds)),
         ("index", printable(output)),
-    ):
-        typer.echo(f"{name:<12}{what}", err=True)
+    ]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from poolembed.cli.progress import showing
+from poolembed.cli.report import SHOWN
+from poolembed.text import printable, size
 
 if TYPE_CHECKING:
     from poolembed.map import Made
@@ -22,9 +28,6 @@ Open it in any browser: hover shows a song, a click plays it where it lies on th
 page needs no network and no other file. The same collection always gives the same map.
 """
 
-SHOWN = 5
-"""Missing files that are named."""
-
 
 def map_songs(
     collection: Annotated[
@@ -36,6 +39,8 @@ def map_songs(
         typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Make a map of a collection: one HTML file that shows every song as a dot and plays it."""
     from pathlib import Path
@@ -45,27 +50,23 @@ def map_songs(
     from poolembed.vectors import RowNumbers
 
     opened = open_collection(collection, paths)
-    typer.echo(f"{len(opened):,} songs, {opened.size} numbers each", err=True)
-    made = make_map(opened, Path(output), overwrite=overwrite, on_stage=lambda stage: typer.echo(stage, err=True))
+    with showing(quiet) as progress:
+        made = make_map(opened, Path(output), overwrite=overwrite, progress=progress)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path), "collection": collection}))
+    if quiet:
+        return
     if isinstance(opened.paths, RowNumbers):
         typer.echo("no song can be played: rows have no paths; --paths names a file that has them", err=True)
     else:
         _missing(made)
-    _closing(made)
+    typer.echo(f"{made.songs:,} songs by {made.method} in {printable(str(made.path))}, {size(made.size)}", err=True)
 
 
 def _missing(made: Made) -> None:
-    from poolembed.text import printable
-
     for path in made.missing[:SHOWN]:
         typer.echo(f"not there: {printable(path)}", err=True)
     if len(made.missing) > SHOWN:
         typer.echo(f"not there: {len(made.missing) - SHOWN:,} more", err=True)
     if made.missing:
         typer.echo(f"{len(made.missing):,} of {made.songs:,} songs are on the map but cannot be played", err=True)
-
-
-def _closing(made: Made) -> None:
-    from poolembed.text import printable, size
-
-    typer.echo(f"{made.songs:,} songs by {made.method} in {printable(str(made.path))}, {size(made.size)}", err=True)

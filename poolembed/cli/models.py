@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.report import table
 from poolembed.errors import BundleError
+from poolembed.text import size
 
 HELP = """\
 List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.
@@ -22,9 +24,6 @@ Examples:
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
-    from rich.console import Console
-    from rich.table import Table
-
     from poolembed.bundle import describe, list_bundles
 
     found, broken = [], 0
@@ -37,16 +36,16 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     if as_json:
         typer.echo(json.dumps(found))
         raise typer.Exit(SOME_FAILED if broken else 0)
-    table = Table("name", "dimension", "parameters", "size", "pooling", "licence", "about", box=None)
+    rows = [["name", "pooling", "licence", "dimension", "parameters", "size", "about"]]
     for model in found:
-        table.add_row(
-            str(model["name"]),
-            str(model["embedding_size"]),
-            f"{int(str(model['parameters'])) / 1e6:.1f} M",
-            f"{int(str(model['bytes'])) / 1e6:.1f} MB",
-            str(model["pooling"]),
-            str(model["license"]),
-            str(model["about"]),
+        parameters = f"{int(str(model['parameters'])) / 1e6:.1f} M"
+        rows.append(
+            [
+                *(str(model[key]) for key in ("name", "pooling", "license", "embedding_size")),
+                parameters,
+                size(int(str(model["bytes"]))),
+                str(model["about"]),
+            ]
         )
-    Console().print(table)
+    typer.echo(table(rows, left=3))
     raise typer.Exit(SOME_FAILED if broken else 0)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poolembed.cli.progress import showing_progress
+from poolembed.cli.progress import showing
+from poolembed.cli.report import facts
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
+from poolembed.text import printable
 
 if TYPE_CHECKING:
     from poolembed.search.push import Pushed
@@ -29,7 +32,7 @@ A table is made where there is none. It knows a song by its path: songs that it 
 embedding is another are replaced, all others are left alone, so that the same command after new songs writes only
 those, and after a kill only the rest. Songs that are in the table alone stay there. One push to a table at a time.
 
-Searches compare all vectors unless there is an index; songs pushed after it was made are then compared besides.
+Searches compare all vectors, and read them from where the table is.
 
 The table is in the open format Lance, and needs no server. Credentials for s3://, gs:// and az:// come from the
 environment (AWS_ACCESS_KEY_ID and so on). Needs: pip install '.[lance]' from the checkout
@@ -48,9 +51,7 @@ def push(
         str | None,
         typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
     ] = None,
-    index: Annotated[
-        bool, typer.Option("--index", help="Make an index of the table, or bring it up to date; prints its recall.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Bring a table of songs up to date."""
@@ -63,27 +64,24 @@ def push(
             f"{to} is not called as a table is", hint=f"its name ends in .lance: --to {to or 'music'}.lance"
         )
     opened = open_collection(collection, paths)
-    with stop_on_signal("finishing the rows in hand") as stop, showing_progress() as on_progress:
-        done = push_to(opened, to, index=index, on_progress=on_progress, stop=stop)
+    with stop_on_signal(None if quiet else "finishing the rows in hand") as stop, showing(quiet) as progress:
+        done = push_to(opened, to, progress=progress, stop=stop)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(done), "table": to, "collection": collection}))
-    _say(done, to)
+    if not quiet:
+        facts(_facts(done, to))
     if stop.signal:
         raise typer.Exit(128 + stop.signal)
 
 
-def _say(done: Pushed, to: str) -> None:
-    from poolembed.text import printable
-
+def _facts(done: Pushed, to: str) -> Iterator[tuple[str, str]]:
     for name, count, what in (
-        ("new", done.new, "added"),
-        ("changed", done.changed, "replaced"),
+        ("new", done.new, ", added"),
+        ("changed", done.changed, ", replaced"),
         ("unchanged", done.unchanged, ""),
-        ("others", done.others, "in the table alone, left there"),
-        ("not reached", done.left, "run the same command again to go on"),
+        ("others", done.others, ", in the table alone, left there"),
+        ("not reached", done.left, ", run the same command again to go on"),
     ):
         if count or name in ("new", "changed", "unchanged"):
-            typer.echo(f"{name:<12}{count:>9} songs{', ' if what else ''}{what}", err=True)
-    if done.recall_at_10 is not None:
-        typer.echo(f"{'index':<12}{done.recall_at_10:>9.3f} recall@10 against exact search", err=True)
-    typer.echo(f"{'table':<12}{printable(to)}", err=True)
+            yield name, f"{count:,} songs{what}"
+    yield "table", printable(to)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.progress import showing
+from poolembed.cli.report import facts
 from poolembed.cli.settings import OUTPUT, resolve
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
@@ -309,13 +311,21 @@ def train(
     resolved = resolve(given)
     with (
         stop_on_signal(None if quiet else "finishing the step in hand") as stop,
-        training.watching(quiet) as watcher,
+        showing(quiet) as display,
     ):
-        trained = run(resolved, watcher, resume=resume is not None, overwrite=overwrite, stop=stop)
+        trained = run(
+            resolved,
+            display,
+            on_event=training.Story(display),
+            resume=resume is not None,
+            overwrite=overwrite,
+            stop=stop,
+        )
     if as_json:
         typer.echo(json.dumps(_as_json(trained)))
     if trained.finished and not quiet:
-        training.closing_table(trained)
+        typer.echo(err=True)
+        facts(training.result(trained))
     if not trained.finished:
         if not quiet:
             way_on = f"poolembed train --resume {shlex.quote(resolved.output)}"

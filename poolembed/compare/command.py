@@ -10,20 +10,21 @@ import msgspec
 from poolembed.compare.config import StudyConfig
 from poolembed.compare.figure import svg
 from poolembed.compare.results import Results, results_of
-from poolembed.compare.study import Watcher, run_study
+from poolembed.compare.study import run_study
 from poolembed.compare.tables import markdown
 from poolembed.errors import TrainingError
 from poolembed.files.writing import replacing, writing
+from poolembed.progress import Progress, silent
 
 JSON, PAGE, FIGURE = "study.json", "study.md", "study.svg"
 
 
-def compare(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | None = None) -> Results | None:
+def compare(config: StudyConfig, progress: Progress = silent, *, stop: threading.Event | None = None) -> Results | None:
     """Compare poolings, and write what came of it to ``config.output``; runs that are done are not done again.
 
     Args:
         config: of the study.
-        watcher: told how it goes.
+        progress: told how far it is.
         stop: once set, the runs in hand are finished, and what there is until then is written.
 
     Returns:
@@ -33,7 +34,7 @@ def compare(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | No
         TrainingError: no run came to its end; what one of them died of.
         UsageError, LabelsError, OutputError: as `run_study`.
     """
-    study = run_study(config, watcher, stop=stop)
+    study = run_study(config, progress, stop=stop)
     if study is None:
         return None
     results = results_of(study)

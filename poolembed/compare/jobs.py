@@ -13,9 +13,8 @@ from poolembed.compare.contenders import Trial
 from poolembed.compare.scoring import score, scored
 from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
-from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
-from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.loop import EpochRecord
 from poolembed.train.run import train
 
 RUNS, MODELS, WORK = "runs", "models", "work"
@@ -96,23 +95,6 @@ class Record(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class _Epochs:
-    """Watches a run for its losses."""
-
-    def __init__(self) -> None:
-        self.records: list[EpochRecord] = []
-
-    def data(self, report: DataReport) -> None: ...
-    def caching(self, done: int, total: int) -> None: ...
-    def encoding(self, done: int, total: int) -> None: ...
-    def begin(self, plan: Plan) -> None: ...
-    def step(self, step: int, loss: float, clips: int) -> None: ...
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        """Keep it."""
-        self.records.append(record)
-
-
 def perform(job: Job) -> Record:
     """Train, score, write the record; a run that was cut off before starts again.
 
@@ -120,8 +102,9 @@ def perform(job: Job) -> Record:
         PoolembedError: the run failed; nothing is written.
     """
     output = Path(job.config.output)
-    watcher = _Epochs()
-    results = train(job.config, watcher, overwrite=True, report=False).results
+    events: list[object] = []
+    results = train(job.config, on_event=events.append, overwrite=True, report=False).results
+    epochs = [event for event in events if isinstance(event, EpochRecord)]
     record = Record(
         id=job.id,
         pooling=job.pooling,
@@ -130,8 +113,8 @@ def perform(job: Job) -> Record:
         valid=results["valid"],
         metric=results["metric"]["name"],
         test={} if job.test is None else score(scored(output, job.test, job.config), job.config),
-        losses=[epoch.train["loss"] for epoch in watcher.records],
-        curve=[epoch.valid[epoch.metric] for epoch in watcher.records],
+        losses=[epoch.train["loss"] for epoch in epochs],
+        curve=[epoch.valid[epoch.metric] for epoch in epochs],
         learned=_learned(results, job.config.pool),
         parameters=results["parameters"],
         clips_per_second=results["clips_per_second"],

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -23,6 +22,8 @@ from poolembed.errors import LabelsError, UsageError
 from poolembed.files.claims import claimed
 from poolembed.labels import read_labels
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counted, silent
+from poolembed.text import printable
 from poolembed.train.cache import MelCache
 from poolembed.train.config import ObjectiveConfig, TrainConfig
 from poolembed.train.lesson import columns_of
@@ -33,19 +34,6 @@ VERSION = 2
 """Of what a run's result depends on; raised, all runs are done again."""
 
 CACHE, TABLES = "cache", "tables"
-
-
-class Watcher(Protocol):
-    """Told how a study goes, from the thread that called `run_study`."""
-
-    def caching(self, done: int, total: int) -> None:
-        """So many clips are decoded."""
-
-    def begin(self, total: int, done: int) -> None:
-        """There are so many runs in all, of which so many were done by an earlier call."""
-
-    def run(self, job: Job, result: Result) -> None:
-        """One more run is done, or has failed."""
 
 
 @dataclass
@@ -79,7 +67,7 @@ class Study:
     finished: bool = False
 
 
-def run_study(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | None = None) -> Study | None:
+def run_study(config: StudyConfig, progress: Progress = silent, *, stop: threading.Event | None = None) -> Study | None:
     """Do every run that is not done yet, and collect all; None if told to stop before the first.
 
     Each pooling with something to learn is trained once, on seed 0, for each of its trials, and takes the options that
@@ -88,7 +76,7 @@ def run_study(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | 
 
     Args:
         config: of the study.
-        watcher: told how it goes.
+        progress: told how far it is.
         stop: once set, no further run is started.
 
     Raises:
@@ -99,7 +87,7 @@ def run_study(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | 
     stop = stop or threading.Event()
     contenders, skipped = _contenders(config)
     with claimed(Path(config.output) / ".study.lock", f"another study is running in {config.output}"):
-        plan = _Plan.make(config, watcher, stop)
+        plan = _Plan.make(config, progress, stop)
         if plan is None:
             return None
         study = plan.study
@@ -109,8 +97,16 @@ def run_study(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | 
         count = sum(map(len, trials.values())) + len(contenders) * config.seeds
         # Which final runs a search leads to is not known yet, so those done before are counted as they come up.
         known = [job for jobs in (trials | finals).values() for job in jobs]
-        watcher.begin(count, sum(read_record(job) is not None for job in known))
-        records = plan.do([job for jobs in trials.values() for job in jobs], watcher, stop, announce=False)
+        done = sum(read_record(job) is not None for job in known)
+        already = f", {done} of them done by an earlier call" if done else ""
+        progress("training", done, count, f"{count} runs{already}")
+
+        def tell(job: Job, result: Result) -> None:
+            nonlocal done
+            done += 1
+            progress("training", done, count, f"{done}/{count} runs, {job.id}: {_outcome(result)}")
+
+        records = plan.do([job for jobs in trials.values() for job in jobs], tell, stop, announce=False)
         for contender in contenders:
             if not contender.searched:
                 continue
@@ -124,7 +120,7 @@ def run_study(config: StudyConfig, watcher: Watcher, *, stop: threading.Event | 
                     study.skipped[contender.name] = "every run of its search failed"
         # Seed by seed, so that what a study shows before it is done is of all poolings alike.
         order = [job for seed in zip(*finals.values(), strict=True) for job in seed]
-        records = plan.do(order, watcher, stop, announce=True)
+        records = plan.do(order, tell, stop, announce=True)
         for contender in contenders:
             jobs = finals.get(contender.name, [])
             study.final[contender.name] = [records[job.id] for job in jobs if job.id in records]
@@ -147,7 +143,7 @@ class _Plan:
     identities: list[str]
 
     @classmethod
-    def make(cls, config: StudyConfig, watcher: Watcher, stop: threading.Event) -> _Plan | None:
+    def make(cls, config: StudyConfig, progress: Progress, stop: threading.Event) -> _Plan | None:
         """Read, decode and divide the clips; None if told to stop before that was done."""
         output = Path(config.output)
         base = TrainConfig(
@@ -171,9 +167,8 @@ class _Plan:
         column = columns[0] if columns else None
         labelled = read_labels(config.data, columns=columns, need_labels=bool(columns))
         cache = MelCache(output / CACHE, model.frontend, before=model.config.encoder.context)
-        filled = cache.fill(
-            labelled.clips, workers=usable_cores(), limit_gb=base.cache_limit, watch=watcher.caching, stop=stop
-        )
+        watch = counted(progress, "decoding", "clips")
+        filled = cache.fill(labelled.clips, workers=usable_cores(), limit_gb=base.cache_limit, watch=watch, stop=stop)
         if stop.is_set():
             return None
         if labelled.clips and len(filled.failed) == len(labelled.clips):
@@ -223,12 +218,14 @@ class _Plan:
             config=msgspec.structs.replace(config, data=learn, output=str(output / WORK / id)),
         )
 
-    def do(self, jobs: Sequence[Job], watcher: Watcher, stop: threading.Event, *, announce: bool) -> dict[str, Record]:
+    def do(
+        self, jobs: Sequence[Job], tell: Callable[[Job, Result], None], stop: threading.Event, *, announce: bool
+    ) -> dict[str, Record]:
         """Records of jobs, read or made; what fails is noted in the study.
 
         Args:
             jobs: to do.
-            watcher: told of each that is done.
+            tell: called with each that is done.
             stop: see `run_all`.
             announce: also of those of searched poolings that were done before.
         """
@@ -241,17 +238,23 @@ class _Plan:
                 continue
             records[job.id] = record
             if announce and CONTENDERS[job.pooling].searched:
-                watcher.run(job, record)
+                tell(job, record)
 
         def done(job: Job, result: Result) -> None:
             if isinstance(result, str):
                 self.study.failures[job.id] = result
             else:
                 records[job.id] = result
-            watcher.run(job, result)
+            tell(job, result)
 
         run_all(left, min(self.study.config.jobs or usable_cores(), max(len(left), 1)), done, stop)
         return records
+
+
+def _outcome(result: Result) -> str:
+    if isinstance(result, str):
+        return f"failed: {printable(result)}"
+    return f"{result.metric} {result.valid[result.metric]:.3f} on the clips held out"
 
 
 def _contenders(config: StudyConfig) -> tuple[list[Contender], dict[str, str]]:

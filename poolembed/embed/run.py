@@ -6,16 +6,17 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from poolembed.audio.find import AUDIO_SUFFIXES, FoundFile, find_audio
+from poolembed.embed.estimate import Estimate
 from poolembed.embed.model import Model
 from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import NothingFoundError
+from poolembed.progress import Progress, silent
 from poolembed.text import passed_over
 
 
@@ -76,19 +77,6 @@ class Summary:
         return self.audio_seconds / self.elapsed_seconds if self.elapsed_seconds > 0 else 0.0
 
 
-class Watcher(Protocol):
-    """Told how a run goes; `audio` from any thread, the others from the caller's."""
-
-    def begin(self, songs: Sequence[Job], unchanged: int) -> None:
-        """These songs are to be embedded, so many others are done already."""
-
-    def audio(self, seconds: float) -> None:
-        """So many more seconds of audio were decoded."""
-
-    def song(self, song: Job, outcome: Outcome) -> None:
-        """A song is done."""
-
-
 def find_songs(arguments: Iterable[str | os.PathLike[str]]) -> Found:
     """The audio files that the arguments name or contain.
 
@@ -116,7 +104,7 @@ def embed_songs(
     model: Model,
     songs: Found,
     output: OutputDirectory | JsonLinesStream,
-    watcher: Watcher,
+    progress: Progress = silent,
     *,
     timestamps: float | None = None,
     stop: threading.Event | None = None,
@@ -127,7 +115,7 @@ def embed_songs(
         model: embeds them.
         songs: from `find_songs`.
         output: an open directory or stream.
-        watcher: told how it goes.
+        progress: told how far it is.
         timestamps: also embed every stretch of so many seconds; as the output was opened for.
         stop: once set, songs in hand are finished and no other is started.
 
@@ -142,17 +130,17 @@ def embed_songs(
         # The longest first, as far as sizes tell, so that no core is left alone with a long song at the end.
         jobs.sort(key=lambda job: -(job.size or 0))
     summary = Summary(len(songs.files) + len(lost), unchanged=plan.unchanged, passed_over=songs.passed_over)
-    watcher.begin(jobs, plan.unchanged)
+    estimate = Estimate(jobs, plan.unchanged, progress)
     began = time.perf_counter()
     sources = (job.path for job in jobs)
     done = 0
     with closing(
-        model.outcomes(sources, seconds=timestamps, ordered=output.ordered, stop=stop, on_audio=watcher.audio)
+        model.outcomes(sources, seconds=timestamps, ordered=output.ordered, stop=stop, on_audio=estimate.audio)
     ) as outcomes:
         for outcome in outcomes:
             job = jobs[outcome.index]
             summary.take(job.path, outcome, _keep(output, job, outcome))
-            watcher.song(job, outcome)
+            estimate.song(job, outcome)
             done += 1
     for job in plan.todo:
         if job.path in songs.unreadable:

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from poolembed.files.reading import read_regular
 from poolembed.labels import Clip, Labelled
 from poolembed.nn.frontend import LogMel
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counting, silent
 from poolembed.vectors import Vectors, match
 
 Kind = Literal["model", "vectors", "untrained", "mel"]
@@ -35,16 +36,6 @@ SEED = 0
 MEL, UNTRAINED = "mel mean+std", "untrained"
 
 _SHOWN = 5
-
-
-class Watcher(Protocol):
-    """Told how an evaluation goes."""
-
-    def stage(self, what: str, steps: int) -> None:
-        """Something of so many steps begins."""
-
-    def step(self) -> None:
-        """One step of it is done."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +104,7 @@ class Evaluation:
 def evaluate_model(
     name_or_path: str | os.PathLike[str],
     labelled: Labelled,
-    watcher: Watcher,
+    progress: Progress = silent,
     *,
     column: str,
     folds: str | None,
@@ -124,7 +115,7 @@ def evaluate_model(
     Args:
         name_or_path: of the bundle.
         labelled: the clips, read with the columns that `poolembed.evaluate.task.label_columns` names.
-        watcher: told how it goes.
+        progress: told how far it is.
         column: the labels to tell apart.
         folds: the column that names the folds; None has them made.
         dim: score the first so many numbers of the model's embeddings; None for all.
@@ -139,7 +130,7 @@ def evaluate_model(
     _task(labelled, None, column, folds)  # what is wrong with the labels is said before the long work
     bundle = load_bundle(name_or_path)
     name, size = bundle.config.name, check_dim(bundle.config, dim)
-    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", watcher)
+    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", progress)
     if not embedded.rows:
         key, reason = next(iter(embedded.failures.items()))
         raise AudioError(f"none of {len(labelled.clips)} clips could be embedded; {key}: {reason}")
@@ -147,10 +138,10 @@ def evaluate_model(
     task = _task(scored, embedded.matrix, column, folds)
     fresh = untrained(bundle.network, scored.clips, embedded.seconds, seed=SEED)
     floors = {
-        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", watcher),
-        MEL: _mel(bundle.network.frontend, scored.clips, watcher),
+        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", progress),
+        MEL: _mel(bundle.network.frontend, scored.clips, progress),
     }
-    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, watcher)
+    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, progress)
     notes = [*labelled.notes, *task.notes, *notes, *(f"{key}: {note}" for key, note in embedded.notes.items())]
     if _trained_on(bundle.path, labelled.source):
         notes.insert(
@@ -162,14 +153,14 @@ def evaluate_model(
 
 
 def evaluate_vectors(
-    vectors: Vectors, labelled: Labelled, watcher: Watcher, *, column: str, folds: str | None
+    vectors: Vectors, labelled: Labelled, progress: Progress = silent, *, column: str, folds: str | None
 ) -> Evaluation:
     """Score vectors of any system on labelled clips, beside statistics of the mel bands where the audio is at hand.
 
     Args:
         vectors: with one for each clip at least.
         labelled: as for `evaluate_model`.
-        watcher: told how it goes.
+        progress: told how far it is.
         column: the labels to tell apart.
         folds: the column that names the folds; None has them made.
 
@@ -189,9 +180,9 @@ def evaluate_vectors(
         )
     matrix = vectors.matrix[[row for row in rows if row is not None]]
     task = _task(labelled, matrix, column, folds)
-    floors = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, watcher)}
+    floors = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, progress)}
     name = os.path.basename(os.path.normpath(vectors.source))  # noqa: PTH119
-    systems, notes = _score((name, "vectors", matrix), floors, task, watcher)
+    systems, notes = _score((name, "vectors", matrix), floors, task, progress)
     if len(rows) < len(vectors.keys):
         notes.append(f"{len(vectors.keys) - len(rows)} vectors belong to no clip of {labelled.source}")
     notes.append(f"no floor {UNTRAINED}: of vectors alone, the architecture is not known")
@@ -203,7 +194,7 @@ def _score(
     first: tuple[str, Literal["model", "vectors"], NDArray[np.float32]],
     floors: dict[str, ClipVectors],
     task: Task,
-    watcher: Watcher,
+    progress: Progress,
 ) -> tuple[list[System], list[str]]:
     """Score what was asked about, and those floors that have a vector of every clip; and notes."""
     todo: list[tuple[str, Kind, NDArray[np.float32]]] = [first]
@@ -215,13 +206,13 @@ def _score(
             notes.append(f"no floor {name}: {clips}, such as {key}: {reason}")
         else:
             todo.append((name, "untrained" if name == UNTRAINED else "mel", floor.matrix))
-    watcher.stage("scoring", len(todo))
+    one_more = counting(progress, "scoring", len(todo), "systems")
     systems = []
     for name, kind, matrix in todo:
         scores = score(matrix, task, seed=SEED)
         systems.append(System(name, kind, matrix.shape[1], scores))
         notes += [f"{name}: {note}" for note in scores.notes]
-        watcher.step()
+        one_more()
     return systems, notes
 
 
@@ -238,14 +229,12 @@ def _task(labelled: Labelled, matrix: NDArray[np.float32] | None, column: str, f
     return make_task(labelled.clips, content, column=column, multi_label=multi_label, folds=folds, seed=SEED)
 
 
-def _embed(network: SongModel, clips: Sequence[Clip], what: str, watcher: Watcher) -> ClipVectors:
-    watcher.stage(what, len(clips))
-    return embed_clips(build_engine(network), clips, watcher.step)
+def _embed(network: SongModel, clips: Sequence[Clip], stage: str, progress: Progress) -> ClipVectors:
+    return embed_clips(build_engine(network), clips, counting(progress, stage, len(clips), "clips"))
 
 
-def _mel(frontend: LogMel, clips: Sequence[Clip], watcher: Watcher) -> ClipVectors:
-    watcher.stage(f"describing by {MEL}", len(clips))
-    return mel_statistics(clips, frontend, watcher.step)
+def _mel(frontend: LogMel, clips: Sequence[Clip], progress: Progress) -> ClipVectors:
+    return mel_statistics(clips, frontend, counting(progress, f"describing by {MEL}", len(clips), "clips"))
 
 
 def _trained_on(bundle: Path, source: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from poolembed.files.claims import working
 from poolembed.files.writing import replacing, writing
 from poolembed.map.page import render
 from poolembed.map.songs import describe
+from poolembed.progress import Progress, silent
 from poolembed.search.layout import lay_out
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def make_map(
     output: Path,
     *,
     overwrite: bool = False,
-    on_stage: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Made:
     """Write the map of a collection; the same collection and files always give the same page, to the byte.
 
@@ -50,15 +50,15 @@ def make_map(
         collection: at least three songs.
         output: the HTML file.
         overwrite: replace a file that is there.
-        on_stage: told what is about to be done.
+        progress: told what is being done.
 
     Raises:
         OutputError: the page cannot be written, or something is there already.
         VectorsError: there are too few songs, or vectors are zero or not finite.
     """
     check_output(output, overwrite=overwrite)
-    layout = lay_out(collection, on_stage)
-    on_stage("reading tags")
+    layout = lay_out(collection, progress)
+    progress("reading tags", 0, 0)
     songs = describe(collection, output)
     model = f"Model {collection.model.name}, " if collection.model else ""
     page = render(songs, layout, f"{model}{collection.size} numbers a song, laid out by {layout.method}.").encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from poolembed.audio import open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.embed.manifest import NAME, Record, read_manifest
 from poolembed.errors import AudioError
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 from poolembed.search.quality import Copy, doubt, is_soundless, rank
 from poolembed.search.selfjoin import has_match, nearest_leader
@@ -95,7 +96,7 @@ def find_duplicates(
     *,
     threshold: float = THRESHOLD,
     tolerance: float = TOLERANCE,
-    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Duplicates:
     """Find the songs of a collection that are the same recording.
 
@@ -107,7 +108,7 @@ def find_duplicates(
         collection: in which to look.
         threshold: cosine, -1 to 1.
         tolerance: seconds.
-        on_progress: told what is being done, and the share of it that is, 0 to 1.
+        progress: told how far it is.
 
     Raises:
         VectorsError: a row is zero, or not finite.
@@ -115,13 +116,11 @@ def find_duplicates(
     """
     records = _records(collection)
     durations = None if records is None else np.array([record.duration for record in records], np.float64)
-    matched = np.flatnonzero(
-        has_match(collection, threshold, durations, tolerance, lambda share: on_progress("comparing", share))
-    ).tolist()
+    matched = np.flatnonzero(has_match(collection, threshold, durations, tolerance, progress)).tolist()
     files = {row: _look(collection, row) for row in matched}
     if records is not None:
         files = {row: file for row, file in files.items() if _is_as_embedded(file, records[row])}
-    heard = _hear(collection, files, records, lambda share: on_progress("decoding", share))
+    heard = _hear(collection, files, records, progress)
     soundless = {row for row in files if is_soundless(heard[row].note)}
     songs = {row: _describe(collection, row, files[row], heard[row]) for row in files if row not in soundless}
     order = sorted(songs, key=lambda row: (*rank(songs[row]), files[row].is_link, row))
@@ -182,7 +181,7 @@ def _hear(
     collection: Collection,
     files: dict[int, _File],
     records: list[Record] | None,
-    on_progress: Callable[[float], None],
+    progress: Progress,
 ) -> dict[int, _Heard]:
     """What the manifest keeps of each row, and what decoding tells where it does not."""
     heard, unknown = {}, []
@@ -198,7 +197,7 @@ def _hear(
         told = pool.map(_decode, [collection.paths[row] for row in unknown])
         for count, (row, each) in enumerate(zip(unknown, told, strict=True), start=1):
             heard[row] = each
-            on_progress(count / len(unknown))
+            progress("decoding", count, len(unknown), f"{count:,}/{len(unknown):,} songs")
     return heard
 
 

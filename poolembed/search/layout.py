@@ -8,7 +8,6 @@ of it is scikit-learn's, with nothing left to chance: the same vectors always ge
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.errors import VectorsError
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 from poolembed.search.exact import ExactSearch, Hits
 
@@ -57,12 +57,12 @@ class Layout:
     middles: list[int]
 
 
-def lay_out(collection: Collection, on_stage: Callable[[str], None] = lambda _: None) -> Layout:
+def lay_out(collection: Collection, progress: Progress = silent) -> Layout:
     """Lay out a collection. Time grows with the square of its size: nearest vectors are found exactly.
 
     Args:
         collection: at least `FEWEST` vectors.
-        on_stage: told what is about to be done.
+        progress: told what is being done.
 
     Raises:
         VectorsError: there are fewer, or a row is zero or not finite.
@@ -73,14 +73,14 @@ def lay_out(collection: Collection, on_stage: Callable[[str], None] = lambda _: 
             hint="embed more songs into it",
         )
     units = np.concatenate([block for _, block in collection.blocks()])
-    on_stage("finding the nearest songs of each")
+    progress("finding the nearest songs of each", 0, 0)
     near = _nearest_others(collection, units, min(_NEIGHBOURS, len(units) - 1))
-    on_stage("grouping")
+    progress("grouping", 0, 0)
     groups, middles = _group(units)
     places = _project(units)
     if len(units) < FEW:
         return Layout(places, "PCA", near, groups, middles)
-    on_stage("laying out")
+    progress("laying out", 0, 0)
     return Layout(_spread(near, places), "t-SNE", near, groups, middles)
 
 

@@ -9,8 +9,7 @@ from poolembed.errors import UsageError, VectorsError
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch, Searcher
 from poolembed.search.index import is_index, open_index
-from poolembed.search.lance import is_table, open_table, table_collection
-from poolembed.search.tablesearch import TableSearch
+from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
 
 
 @dataclass(frozen=True)

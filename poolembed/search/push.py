@@ -10,7 +10,7 @@ same song, it is there twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from poolembed.errors import VectorsError
 from poolembed.identity import ModelIdentity
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 from poolembed.search.lance import (
     FINGERPRINT,
@@ -31,7 +32,6 @@ from poolembed.search.lance import (
     load_lance,
     reaching,
 )
-from poolembed.search.tablesearch import build_index, check_indexable
 from poolembed.text import path_text
 from poolembed.vectors import check_rows
 
@@ -51,7 +51,6 @@ class Pushed:
         unchanged: songs left alone.
         others: songs of the table that the collection does not have.
         left: songs to add or replace that were not reached, for the push was told to stop.
-        recall_at_10: of the index, where one was asked for.
     """
 
     new: int
@@ -59,15 +58,13 @@ class Pushed:
     unchanged: int
     others: int
     left: int
-    recall_at_10: float | None
 
 
 def push(
     collection: Collection,
     place: str,
     *,
-    index: bool = False,
-    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
     stop: Event | None = None,
 ) -> Pushed:
     """Bring a table up to a collection, and make it if there is none.
@@ -78,12 +75,11 @@ def push(
     Args:
         collection: what to push.
         place: a path or URI that ends in ``.lance``.
-        index: make an index of the table's vectors too, or bring it up to date.
-        on_progress: told what is done, and the share of it that is, 0 to 1.
+        progress: told how far it is.
         stop: ends the push after the rows in hand once it is set.
 
     Raises:
-        UsageError: the library that writes tables is not installed, or such vectors cannot be indexed.
+        UsageError: the library that writes tables is not installed.
         VectorsError: a vector is zero or not finite, two are of one path or some of none, the table holds vectors of
             another model or size, or it cannot be read or written.
     """
@@ -92,17 +88,15 @@ def push(
             f"{collection.source} does not name its songs, and a table knows them by their paths",
             hint="--paths FILE does, with a path a line",
         )
-    if index:
-        check_indexable(collection.size)
     lance = load_lance(place)
     table = find_table(place)
     if table is not None:
         _refuse_mismatch(collection, table)
     dtype = table.dtype if table is not None else np.dtype(_kind(collection))
     row_of = _rows_by_path(collection)
-    digests = _digests(collection, dtype, on_progress)
+    digests = _digests(collection, dtype, progress)
     state = np.full(len(collection), _NEW, np.uint8)
-    others = 0 if table is None else _compare(table, row_of, digests, state, on_progress)
+    others = 0 if table is None else _compare(table, row_of, digests, state, progress)
     del row_of
 
     schema = _schema(collection, dtype)
@@ -113,7 +107,7 @@ def push(
     for kind, rows in _lots(state):
         if stop is not None and stop.is_set():
             break
-        on_progress("writing", sum(done.values()) / todo)
+        progress("writing", sum(done.values()), todo)
         before = None if dataset is None else dataset.version  # which the merge moves on
         with reaching(place):
             if kind == _NEW:
@@ -126,17 +120,12 @@ def push(
         dataset = check_written(place, before)
         done[kind] += len(rows)
     left = todo - sum(done.values())
-    recall = None
-    if index and not left:
-        on_progress("indexing", 0)
-        recall = build_index(place)
     return Pushed(
         new=done[_NEW],
         changed=done[_CHANGED],
         unchanged=len(collection) - todo,
         others=others,
         left=left,
-        recall_at_10=recall,
     )
 
 
@@ -171,13 +160,11 @@ def _rows_by_path(collection: Collection) -> dict[str, int]:
     return rows
 
 
-def _digests(
-    collection: Collection, dtype: np.dtype[Any], on_progress: Callable[[str, float], None]
-) -> NDArray[np.uint8]:
+def _digests(collection: Collection, dtype: np.dtype[Any], progress: Progress) -> NDArray[np.uint8]:
     """A digest ``(N, 16)`` of each vector as it is to be stored."""
     digests = np.empty((len(collection), 16), np.uint8)
     for first in range(0, len(collection), ROWS):
-        on_progress("reading", first / len(collection))
+        progress("reading", first, len(collection))
         rows = np.arange(first, min(first + ROWS, len(collection)))
         block = _stored(collection, rows, dtype)
         if not (np.isfinite(block).all() and block.any(axis=1).all()):
@@ -199,12 +186,12 @@ def _compare(
     row_of: dict[str, int],
     digests: NDArray[np.uint8],
     state: NDArray[np.uint8],
-    on_progress: Callable[[str, float], None],
+    progress: Progress,
 ) -> int:
     """Set the state of the songs that the table has; how many it has besides."""
     others = seen = 0
     for batch in table.stream(["path", "digest"]):
-        on_progress("comparing", seen / table.count)
+        progress("comparing", seen, table.count)
         seen += len(batch["path"])
         for path, digest in zip(batch["path"].to_pylist(), batch["digest"].to_pylist(), strict=True):
             row = row_of.get(path)

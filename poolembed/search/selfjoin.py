@@ -8,11 +8,12 @@ match itself.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 
 ROUNDING = 1e-6
@@ -26,7 +27,7 @@ def has_match(
     threshold: float,
     durations: NDArray[np.float64] | None = None,
     tolerance: float = 0.0,
-    on_progress: Callable[[float], None] = lambda share: None,
+    progress: Progress = silent,
 ) -> NDArray[np.bool_]:
     """Which vectors match another.
 
@@ -35,7 +36,7 @@ def has_match(
         threshold: cosine, -1 to 1.
         durations: ``(N,)`` seconds. Only vectors of songs of about the same length are then multiplied at all.
         tolerance: seconds.
-        on_progress: told the share of the work that is done, 0 to 1.
+        progress: told how far it is.
 
     Returns:
         ``(N,)``.
@@ -49,7 +50,7 @@ def has_match(
         durations = durations[rows]
         reach = np.searchsorted(durations, durations + tolerance + _SECONDS, side="right")
     found = np.zeros(len(rows), bool)
-    for one, other, _ in _pairs(collection, rows, reach, threshold, durations, tolerance, on_progress):
+    for one, other, _ in _pairs(collection, rows, reach, threshold, durations, tolerance, progress):
         found[rows[one]] = True
         found[rows[other]] = True
     return found
@@ -103,7 +104,7 @@ def _pairs(
     threshold: float,
     durations: NDArray[np.float64] | None,
     tolerance: float,
-    on_progress: Callable[[float], None] = lambda share: None,
+    progress: Progress = silent,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Places of matching rows, the lower first, and their cosines; a tile of the matrix of all cosines at a time.
 
@@ -130,4 +131,4 @@ def _pairs(
                 fits &= np.abs(durations[one] - durations[other]) <= tolerance + _SECONDS
             yield one[fits], other[fits], cosine[fits]
             done += len(columns)
-            on_progress(done / work)
+            progress("comparing", done, work)

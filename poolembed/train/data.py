@@ -7,31 +7,17 @@ import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from poolembed.embed.device import usable_cores
 from poolembed.errors import LabelsError
 from poolembed.labels import DataReport, Division, Labelled, divide, read_labels, report_data
 from poolembed.labels.clips import missing_labels
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counted
 from poolembed.train.cache import Filled, MelCache
 from poolembed.train.config import TrainConfig
 from poolembed.train.lesson import LABELLED, columns_of
-from poolembed.train.loop import Watcher as LoopWatcher
 from poolembed.train.processes import Processes
-
-
-class Watcher(LoopWatcher, Protocol):
-    """Told how a run goes."""
-
-    def data(self, report: DataReport) -> None:
-        """This is what there is to train on."""
-
-    def caching(self, done: int, total: int) -> None:
-        """So many clips are decoded."""
-
-    def encoding(self, done: int, total: int) -> None:
-        """So many windows are encoded, once and for all, by an encoder that is frozen."""
 
 
 @dataclass
@@ -64,7 +50,7 @@ class Data:
 def load_data(
     config: TrainConfig,
     network: SongModel,
-    watcher: Watcher,
+    progress: Progress,
     where: Processes,
     stop: threading.Event | None = None,
 ) -> Data | None:
@@ -86,9 +72,8 @@ def load_data(
 
     def fill() -> Filled:
         workers = config.workers or usable_cores()
-        return cache.fill(
-            labelled.clips, workers=workers, limit_gb=config.cache_limit, watch=watcher.caching, stop=stop
-        )
+        watch = counted(progress, "decoding", "clips")
+        return cache.fill(labelled.clips, workers=workers, limit_gb=config.cache_limit, watch=watch, stop=stop)
 
     filled = where.first_then_others(fill)
     if stop is not None and stop.is_set():
@@ -108,5 +93,4 @@ def load_data(
     )
     report = report_data(labelled, division, [filled.seconds[index] for index in usable])
     report.notes.extend(f"{key}: {note}" for key, note in filled.notes.items())
-    watcher.data(report)
     return Data(labelled, cache, [row for row in filled.rows if row is not None], division, report)

@@ -27,7 +27,7 @@ class _StoppedError(Exception):
 
 
 class Progress:
-    """Counts clips and tells the watcher.
+    """Counts clips and tells how many are done.
 
     Args:
         watch: told how many are done, of how many.

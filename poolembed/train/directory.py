@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from poolembed import bundle
 from poolembed.errors import OutputError
 from poolembed.files.claims import claimed
 from poolembed.files.writing import PART, replacing, writing
+from poolembed.labels import DataReport
 from poolembed.train import checkpoint
 from poolembed.train.configfile import RUN
-from poolembed.train.data import Watcher
 from poolembed.train.loop import EpochRecord, Plan
 from poolembed.train.results import HISTORY, RESULTS
 
@@ -62,25 +62,21 @@ def _check_vacant(output: Path) -> None:
 
 
 class Recording:
-    """Passes all on to a watcher and keeps ``history.jsonl``."""
+    """Keeps ``history.jsonl``, and passes all that it is told on to `on_event`."""
 
-    def __init__(self, watcher: Watcher, output: Path) -> None:
-        self._watcher, self._output = watcher, output
-        self.data, self.caching, self.encoding = watcher.data, watcher.caching, watcher.encoding
-        self.step = watcher.step
+    def __init__(self, on_event: Callable[[DataReport | Plan | EpochRecord], None], output: Path) -> None:
+        self._on_event, self._output = on_event, output
+        self._lines: list[str] = []
 
-    def begin(self, plan: Plan) -> None:
-        """Write the epochs before the checkpoint, as it has them; those after it come again."""
-        self._lines = [json.dumps(record.as_json()) for record in plan.history]
+    def __call__(self, event: DataReport | Plan | EpochRecord) -> None:
+        """Write the epochs before the checkpoint, as it has them, for those after it come again; then one line each."""
+        if isinstance(event, Plan):
+            self._lines = [json.dumps(record.as_json()) for record in event.history]
+        elif isinstance(event, EpochRecord):
+            self._lines.append(json.dumps(event.as_json()))
         if self._lines:
             self._write()
-        self._watcher.begin(plan)
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        """One more line."""
-        self._lines.append(json.dumps(record.as_json()))
-        self._write()
-        self._watcher.epoch(record, best)
+        self._on_event(event)
 
     def _write(self) -> None:
         path = self._output / HISTORY

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from poolembed.errors import OutputError, TrainingError
 from poolembed.nn.model import Features
+from poolembed.progress import Progress
 from poolembed.train.checkpoint import NAME as CHECKPOINT
 from poolembed.train.checkpoint import damaged, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from poolembed.train.config import TrainConfig
@@ -28,6 +29,9 @@ from poolembed.train.processes import Processes
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, at least: a small model's epochs are shorter than the writing of one."""
+
+_SMOOTH = 0.9
+"""How much of the loss that is told is of the steps before."""
 
 
 class PoolingRecord(Struct, frozen=True):
@@ -92,19 +96,6 @@ class Plan:
     history: tuple[EpochRecord, ...] = ()
 
 
-class Watcher(Protocol):
-    """Told how training goes, from the thread that trains."""
-
-    def begin(self, plan: Plan) -> None:
-        """Training starts, or goes on."""
-
-    def step(self, step: int, loss: float, clips: int) -> None:
-        """A step is done."""
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        """An epoch is done and validated."""
-
-
 @dataclass(frozen=True)
 class Item:
     """What one step is given; see `Learner.forward`."""
@@ -164,7 +155,8 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     metric: str,
     pooling_lr: float,
     identity: str,
-    watcher: Watcher,
+    progress: Progress,
+    on_event: Callable[[Plan | EpochRecord], None],
     processes: Processes,
     directory: Path | None = None,
     resume: bool = False,
@@ -184,7 +176,8 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         metric: the key of what `validate` gives that chooses the best epoch.
         pooling_lr: multiple of the learning rate for pooling parameters.
         identity: of the data; a run that resumes must have the same.
-        watcher: told how it goes.
+        progress: told of every step.
+        on_event: told of the plan before the first step, and of every epoch.
         processes: those that train together.
         directory: where checkpoints go; None for none.
         resume: go on from the checkpoint.
@@ -238,7 +231,9 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         state = {"step": step, "best": result.best, "history": history, "identity": identity}
         save_checkpoint(directory, groups, {**state, "scaler": scaler.state_dict()})
 
-    watcher.begin(_plan(learner, config, per_epoch, first, metric, processes, result.history))
+    plan = _plan(learner, config, per_epoch, first, metric, processes, result.history)
+    on_event(plan)
+    telling = _Telling(progress, plan)
     network = processes.wrap(learner)
     items = feed.items(first, steps)
     saved = began = time.perf_counter()
@@ -264,7 +259,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
             if not math.isfinite(value):
                 raise TrainingError(f"the loss is {value} at step {step + 1}", hint="lower --lr, or --precision fp32")
             totals += torch.cat([loss.detach().reshape(1), terms]).double().cpu()
-            watcher.step(step + 1, value, len(item.clips))
+            telling.step(step + 1, value, len(item.clips), result)
             if (step + 1) % per_epoch == 0:
                 trained = max(time.perf_counter() - began, 1e-9)  # a clock may be coarse
                 record = EpochRecord(
@@ -284,7 +279,7 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
                 if better:
                     result.best = record.epoch
                     result.student.load_state_dict(average.state_dict())
-                watcher.epoch(record, better)
+                on_event(record)
                 totals.zero_()
                 began, items.waited = time.perf_counter(), 0.0
             if processes.agree_to_stop(stop):
@@ -297,6 +292,27 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     save(result.history[-1].step)
     result.finished = True
     return result
+
+
+class _Telling:
+    """Tells how far training is: the loss, smoothed; the best metric so far; the speed."""
+
+    def __init__(self, progress: Progress, plan: Plan) -> None:
+        self._progress, self._plan = progress, plan
+        self._steps = plan.epochs * plan.steps_per_epoch
+        self._loss, self._clips, self._began = math.nan, 0, time.perf_counter()
+        progress("training", plan.first_step, self._steps, f"step {plan.first_step:,}/{self._steps:,}")
+
+    def step(self, step: int, loss: float, clips: int, result: Fitted) -> None:
+        """A step is done."""
+        self._loss = loss if math.isnan(self._loss) else _SMOOTH * self._loss + (1 - _SMOOTH) * loss
+        self._clips += clips
+        speed = self._clips / max(time.perf_counter() - self._began, 1e-9)
+        metric = self._plan.metric
+        best = f"{metric} {result.history[result.best - 1].valid[metric]:.3f}, " if result.best else ""
+        epoch = f"epoch {(step - 1) // self._plan.steps_per_epoch + 1}/{self._plan.epochs}"
+        note = f"{epoch}, step {step:,}/{self._steps:,}, loss {self._loss:.3f}, {best}{speed:,.0f} clips/s"
+        self._progress("training", step, self._steps, note)
 
 
 class _State(Struct):

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from poolembed.errors import PoolembedError, UsageError
 from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
 from poolembed.nn.model import SongModel
+from poolembed.progress import Progress, counted, silent
 from poolembed.train import checkpoint
 from poolembed.train.card import card
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, write_config
-from poolembed.train.data import Data, Watcher, load_data
+from poolembed.train.data import Data, load_data
 from poolembed.train.directory import Recording, opened
 from poolembed.train.features import FeatureCache
 from poolembed.train.feeds import Reader, StepFeed
@@ -60,8 +62,9 @@ class Trained:
 
 def train(
     config: TrainConfig,
-    watcher: Watcher,
+    progress: Progress = silent,
     *,
+    on_event: Callable[[DataReport | Plan | EpochRecord], None] = lambda event: None,
     resume: bool = False,
     overwrite: bool = False,
     report: bool = True,
@@ -71,7 +74,8 @@ def train(
 
     Args:
         config: all there is to say.
-        watcher: told how it goes.
+        progress: told how far it is.
+        on_event: told of the data, then of the plan, then of every epoch.
         resume: go on from the checkpoint in the output directory, with the configuration that is there.
         overwrite: replace what an earlier run left there.
         report: also draw ``report.html``, which takes longer than some runs of a study.
@@ -94,14 +98,15 @@ def train(
             return Trained(output, read_results(output / RESULTS), {}, finished=True)
         if where.first:
             write_config(output / RUN, config)
-            watcher = Recording(watcher, output)
-        else:
-            watcher = _Mute()
+            on_event = Recording(on_event, output)
+        else:  # the first process speaks for all
+            progress, on_event = silent, lambda event: None
         try:
             network = start_model(config)
-            data = load_data(config, network, watcher, where, stop)
+            data = load_data(config, network, progress, where, stop)
             if data is None:
                 return Trained(output, {}, {}, finished=False)
+            on_event(data.report)
             run = Run(config, network, data, where)
         except PoolembedError:
             if not resume:  # nothing began that could be resumed: the same command may be given again
@@ -109,7 +114,7 @@ def train(
             raise
         lost = {key: data.labelled.dropped[key] for key in sorted(data.labelled.lost)}
         resumed = resume and (output / checkpoint.NAME).exists()
-        fitted = run.fit(watcher, directory=output, resume=resumed, stop=stop)
+        fitted = run.fit(progress, on_event, directory=output, resume=resumed, stop=stop)
         if fitted is None or not fitted.finished:
             return Trained(output, {}, lost, finished=False)
         results = {}
@@ -161,7 +166,8 @@ class Run:
 
     def fit(
         self,
-        watcher: Watcher,
+        progress: Progress,
+        on_event: Callable[[Plan | EpochRecord], None],
         *,
         directory: Path | None = None,
         resume: bool = False,
@@ -170,12 +176,13 @@ class Run:
         """Train; None if told to stop before the first step.
 
         Args:
-            watcher: told how it goes.
+            progress: told how far it is.
+            on_event: told of the plan and of every epoch.
             directory: where checkpoints go; None for none.
             resume: go on from the checkpoint there.
             stop: once set, the step in hand is finished.
         """
-        if self.learner.frozen and not self.encode(watcher, stop):
+        if self.learner.frozen and not self.encode(progress, stop):
             return None
         feed = self.feed()
         reader = self.reader()
@@ -191,7 +198,8 @@ class Run:
             metric=self.lesson.metric,
             pooling_lr=pooling_factor(pooling, self.config.pooling_lr),
             identity=self.data.identity,
-            watcher=watcher,
+            progress=progress,
+            on_event=on_event,
             processes=self.where,
             directory=directory,
             resume=resume,
@@ -231,14 +239,15 @@ class Run:
         """Embeds whole clips of the run."""
         return Reader(self.source, device=self.where.device, log_floor=self.data.cache.log_floor)
 
-    def encode(self, watcher: Watcher, stop: threading.Event | None) -> bool:
+    def encode(self, progress: Progress, stop: threading.Event | None) -> bool:
         """Store the features of a frozen encoder, once; False if told to stop before that was done."""
         network, cache = self.learner.student.model, self.data.cache
         features = FeatureCache(cache.directory, network, cache, self.data.rows, dtype=self.precision)
         self.source = features
 
         def fill() -> bool:
-            return features.fill(limit_gb=self.config.cache_limit, watch=watcher.encoding, stop=stop)
+            watch = counted(progress, "encoding", "windows")
+            return features.fill(limit_gb=self.config.cache_limit, watch=watch, stop=stop)
 
         return self.where.first_then_others(fill)
 
@@ -264,14 +273,3 @@ def _write(
     )
     with writing(output):
         (output / checkpoint.NAME).unlink(missing_ok=True)
-
-
-class _Mute:
-    """The watcher of all processes but the first."""
-
-    def data(self, report: DataReport) -> None: ...
-    def caching(self, done: int, total: int) -> None: ...
-    def encoding(self, done: int, total: int) -> None: ...
-    def begin(self, plan: Plan) -> None: ...
-    def step(self, step: int, loss: float, clips: int) -> None: ...
-    def epoch(self, record: EpochRecord, best: bool) -> None: ...

@@ -1,4 +1,4 @@
-"""Approximate search over a million vectors like real ones: usearch's HNSW, Lance's IVF, faiss's HNSW and IVF, and exact.
+"""Approximate search over a million vectors like real ones: HNSW of usearch and faiss, IVF of Lance and faiss, exact.
 
 poolembed embed SONGS -o real --format matrix --timestamps 1 && python -m tests.benchmarks.index real
     [--rows 1000000] [--repeats 3] [--folder DIR]
@@ -10,10 +10,12 @@ index. The first table compares drawn and real vectors, as many of each: cosines
 dimension (Levina and Bickel, Maximum likelihood estimation of intrinsic dimension, 2004), on which an index's work
 depends more than on anything else. Queries are drawn in the same way and are not in the index.
 
-Each index is built in a process of its own on all cores, and searched in two others: one that may use one core, and one
-that may use all; of the former it is the time that its threads computed that counts, for others may be busy. Memory is what such a process has for itself alone at most, pages of mapped files not counted. Every
-round times all of them in turn; figures are medians. The installed size of a library counts what it brings besides
-what poolembed needs anyway. DIR, or where temporary files go, takes 12 GB for a million; faiss needs 8 GB of memory.
+Each index is built in a process of its own on all cores, and searched in two others: one that may use a single core,
+whose queries are counted per second that it computes, for others may be busy, and one that may use all, whose are
+counted per second. Efforts are the least that find 95 % (HNSW: candidates held on to; IVF: lists looked through).
+Memory is what such a process has for itself alone at most, pages of mapped files not counted. Every round times all of
+them in turn; figures are medians. The installed size of a library counts what it brings besides what poolembed needs
+anyway. DIR, or where temporary files go, takes 12 GB for a million; faiss needs 8 GB of memory.
 """
 
 from __future__ import annotations

@@ -66,7 +66,11 @@ def laid_out(rows: NDArray[np.float32]) -> tuple[Layout, dict[str, float]]:
     keys = [str(row) for row in range(len(rows))]
     stages: list[tuple[str, float]] = []
     collection = Collection("made up", keys, keys, rows, True, None, "")
-    found = lay_out(collection, lambda stage: stages.append((stage, time.perf_counter())))
+
+    def begin(stage: str, done: float, total: float, note: str = "") -> None:
+        stages.append((stage, time.perf_counter()))
+
+    found = lay_out(collection, begin)
     ends = [began for _, began in stages[1:]] + [time.perf_counter()]
     return found, {stage: end - began for (stage, began), end in zip(stages, ends, strict=True)}
 

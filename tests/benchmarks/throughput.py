@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ from poolembed.embed.device import (
     default_batch_size,
     exact_and_single_threaded,
 )
-from poolembed.embed.outputs import Job, open_output
+from poolembed.embed.outputs import open_output
 from poolembed.embed.run import embed_songs, find_songs
-from poolembed.embed.song import Embedded, Outcome
+from poolembed.embed.song import Embedded
 from poolembed.identity import ModelIdentity
 from tests.benchmarks import stages
 from tests.benchmarks.common import Table, cores, machine, middle, on_bare_threads, report, say
@@ -45,14 +45,6 @@ STAGES = {
     "M: log-mel": "mel",
     "N: network, fold, pack": "network",
 }
-
-
-class Unwatched:
-    """Nobody looks at the progress."""
-
-    def begin(self, songs: Sequence[Job], unchanged: int) -> None: ...
-    def audio(self, seconds: float) -> None: ...
-    def song(self, song: Job, outcome: Outcome) -> None: ...
 
 
 class Bench:
@@ -127,7 +119,7 @@ class Bench:
             with open_output(
                 folder, format="npy", dtype="float32", timestamps=None, model=identity, overwrite=False
             ) as output:
-                summary = embed_songs(self._model, found, output, Unwatched())
+                summary = embed_songs(self._model, found, output)
             seconds = time.perf_counter() - began
         if summary.embedded < len(songs):
             raise SystemExit("not every song could be embedded")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from poolembed.labels import DataReport
+from poolembed.progress import silent
 from poolembed.train.config import AugmentConfig, TrainConfig
 from poolembed.train.data import load_data
 from poolembed.train.loop import EpochRecord, Feed, Item, Items, Plan, fit
@@ -25,32 +25,6 @@ from poolembed.train.processes import Processes
 from poolembed.train.run import Run
 from poolembed.train.start import start_model
 from tests.benchmarks.common import Table, machine, middle, report, say
-
-
-class Watch:
-    """Keeps the epochs."""
-
-    def __init__(self) -> None:
-        self.records: list[EpochRecord] = []
-        self.encoded = 0
-
-    def data(self, report: DataReport) -> None:
-        pass
-
-    def caching(self, done: int, total: int) -> None:
-        pass
-
-    def encoding(self, done: int, total: int) -> None:
-        self.encoded += 1
-
-    def begin(self, plan: Plan) -> None:
-        pass
-
-    def step(self, step: int, loss: float, clips: int) -> None:
-        pass
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        self.records.append(record)
 
 
 @dataclass
@@ -91,7 +65,7 @@ def like(feed: Feed) -> InMemory:
 
 def loop(run: Run, feed: Feed, config: TrainConfig) -> list[EpochRecord]:
     """The epochs of a run without validation."""
-    watch = Watch()
+    events: list[Plan | EpochRecord] = []
     fit(
         run.learner,
         feed,
@@ -101,10 +75,11 @@ def loop(run: Run, feed: Feed, config: TrainConfig) -> list[EpochRecord]:
         metric="none",
         pooling_lr=1.0,
         identity="",
-        watcher=watch,
+        progress=silent,
+        on_event=events.append,
         processes=run.where,
     )
-    return watch.records
+    return [event for event in events if isinstance(event, EpochRecord)]
 
 
 def main() -> None:
@@ -131,12 +106,12 @@ def main() -> None:
         runs = []
         for each in (config, frozen):
             network = start_model(each)
-            data = load_data(each, network, Watch(), where)
+            data = load_data(each, network, silent, where)
             assert data is not None
             runs.append(Run(each, network, data, where))
         live, still = runs
         say("encoding once")
-        assert still.encode(Watch(), None)
+        assert still.encode(silent, None)
         feeds: dict[str, tuple[Run, Feed]] = {
             "clips": (live, live.feed()),
             "random tensors": (live, like(live.feed())),

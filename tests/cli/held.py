@@ -42,13 +42,13 @@ Engine.run = lambda self, sources, *rest, **options: run(self, each(sources), *r
 _EPOCH = """
 from poolembed.train.directory import Recording
 
-def epoch(self, record, best):
-    if record.epoch > AFTER:
+def told(self, event):
+    if getattr(event, "epoch", 0) > AFTER:
         wait()
-    return keep(self, record, best)
+    return keep(self, event)
 
-keep = Recording.epoch
-Recording.epoch = epoch
+keep = Recording.__call__
+Recording.__call__ = told
 """
 
 _PLACES = {"song": _SONG, "epoch": _EPOCH}

@@ -33,7 +33,6 @@ def test_a_table_and_three_files(cli: Cli, data: Path) -> None:
     assert [line.split()[0] for line in lines[-2:]] == ["mean", "max"]
     assert "minus mean pooling" in lines[-3]
     assert "4 runs" in done.err
-    assert "4/4 max-seed2-" in done.err
     assert {"study.json", "study.md", "study.svg", "runs", "models"} <= {path.name for path in Path("study").iterdir()}
     again = cli("compare", data / "labels.csv", "-o", "study", "--init", data / "start", *SMALL)
     assert "4 runs, 4 of them done by an earlier call" in again.err

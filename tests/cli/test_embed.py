@@ -166,7 +166,8 @@ class TestWords:
         for name in ("x.xyz", "sub/y.XYZ", "z.abc"):
             Path("some", name).write_bytes(b"?")
         done = cli("embed", "some", "--json")
-        assert "passed over  3 files whose suffix is not known: .xyz 2, .abc 1 " in done.err
+        assert "passed over  3 files whose suffix is not known: .xyz 2, .abc 1\n" in done.err
+        assert all(line == line.rstrip() for line in done.err.splitlines())
         assert done.json["passed_over"] == {".xyz": 2, ".abc": 1}
         assert "passed over" not in cli("embed", "some", "-q").err
         assert "passed over 1 file whose suffix is not known: .abc 1" in cli("embed", *_folder_of("z.abc")).err

@@ -34,12 +34,11 @@ def test_a_map_is_made(cli: Cli, vectors: Path, tmp_path: Path) -> None:
     away = np.diff(arrays["places"].reshape(4, 2).astype(float), axis=0)
     assert np.hypot(*away.T).argmax() == 1  # from b to c
     lines = done.err.splitlines()
-    assert lines[0] == "4 songs, 2 numbers each"
     assert lines[-3:-1] == [
         f"not there: {tmp_path}/songs/sub/gone.wav",
         "1 of 4 songs are on the map but cannot be played",
     ]
-    assert lines[-1].startswith("4 songs by PCA in out/my map.html, 0.0")
+    assert lines[-1].startswith("4 songs by PCA in out/my map.html, ")
 
 
 def test_defaults(cli: Cli, vectors: Path) -> None:
@@ -91,10 +90,10 @@ def test_a_bare_matrix(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_of_many_missing_songs_a_few_are_named(cli: Cli, tmp_path: Path) -> None:
-    done = cli("map", embedded(tmp_path, {f"{number}.wav": 10.0 * number for number in range(9)}))
+    done = cli("map", embedded(tmp_path, {f"{number}.wav": 10.0 * number for number in range(24)}))
     assert done.code == 0
-    assert done.err.count("not there: ") == 6
-    assert "not there: 4 more\n9 of 9 songs are on the map but cannot be played\n" in done.err
+    assert done.err.count("not there: ") == 21
+    assert "not there: 4 more\n24 of 24 songs are on the map but cannot be played\n" in done.err
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,7 @@ def test_what_embed_writes(cli: Cli, songs: Path, format: str) -> None:
     done = cli("push", "--to", "music.lance")
     assert (done.code, done.out) == (0, b"")
     assert done.err == (
-        "new                 6 songs, added\n"
-        "changed             0 songs, replaced\n"
-        "unchanged           0 songs\n"
-        "table       music.lance\n"
+        "new        6 songs, added\nchanged    0 songs, replaced\nunchanged  0 songs\ntable      music.lance\n"
     )
     assert {key: path for path, (key, _) in content("music.lance").items()} == {
         name: str(songs / name) for name in GOOD
@@ -67,13 +64,13 @@ def test_again_with_new_and_changed_songs(cli: Cli, songs: Path, tmp_path: Path)
     cli("embed", library_)
     done = cli("push", "embeddings", "--to", "music.lance", "--json")
     assert done.json == {
-        "new": 1, "changed": 1, "unchanged": 1, "others": 0, "left": 0, "recall_at_10": None,
+        "new": 1, "changed": 1, "unchanged": 1, "others": 0, "left": 0,
         "table": "music.lance", "collection": "embeddings",
     }  # fmt: skip
     cli("embed", songs / "a.wav", "-o", "one")
     assert counts(cli, "one", "--to", "music.lance") == (1, 0, 0, 3, 0)
     done = cli("push", "one", "--to", "music.lance")
-    assert "others              3 songs, in the table alone, left there\n" in done.err
+    assert "others     3 songs, in the table alone, left there\n" in done.err
 
 
 def test_a_new_song_is_searched_for_in_a_table(cli: Cli, songs: Path, tmp_path: Path) -> None:
@@ -98,15 +95,13 @@ def test_another_model(cli: Cli, songs: Path) -> None:
     assert "other" in query.err
 
 
-def test_bare_vectors_and_an_index(cli: Cli) -> None:
+def test_bare_vectors(cli: Cli) -> None:
     matrix = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
     np.save("bare.npy", matrix)
     Path("paths.txt").write_text("".join(f"song {row}.mp3\n" for row in range(40)))
     assert cli("push", "bare.npy", "--to", "a.lance").code == 1
-    done = cli("push", "bare.npy", "--paths", "paths.txt", "--to", "a.lance", "--index", "--json")
+    done = cli("push", "bare.npy", "--paths", "paths.txt", "--to", "a.lance")
     assert done.code == 0
-    assert done.json["recall_at_10"] > 0.9
-    assert f"index           {done.json['recall_at_10']:.3f} recall@10 against exact search\n" in done.err
     np.save("query.npy", matrix[7])
     found = cli("search", "query.npy", "--in", "a.lance", "-k", "1", "--format", "paths")
     assert found.out == b"song 7.mp3\n"
@@ -126,7 +121,7 @@ def test_interrupted(cli: Cli, songs: Path, monkeypatch: pytest.MonkeyPatch) -> 
         done = cli("push", "--to", "music.lance")
     assert done.code == 130
     assert "finishing the rows in hand; once more to stop at once\n" in done.err
-    assert "not reached         2 songs, run the same command again to go on\n" in done.err
+    assert "not reached  2 songs, run the same command again to go on\n" in done.err
     assert counts(cli, "--to", "music.lance") == (2, 0, 4, 0, 0)
 
 
@@ -135,7 +130,7 @@ def test_long_work_says_how_far_it_is(cli: Cli, songs: Path, monkeypatch: pytest
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     monkeypatch.setattr(library, "ADDED", 3)
     done = cli("push", "--to", "music.lance")
-    assert "reading: 0%\nwriting: 0%\nwriting: 50%\n" in done.err
+    assert "reading: 0%\nwriting: 0%\nwriting: 50%, about " in done.err
 
 
 class TestWrong:

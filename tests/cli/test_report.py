@@ -1,53 +1,33 @@
+"""What is printed once: facts, reasons and tables, for people and for files."""
+
 from __future__ import annotations
 
-import time
-
-import numpy as np
 import pytest
+import typer
 
-from poolembed.cli import report
-from poolembed.embed.outputs import Job
-from poolembed.embed.song import Embedded, Failed
-
-
-def job(name: str, size: int) -> Job:
-    return Job(name, name, f"/{name}", size, 0.0)
+from poolembed.cli.report import facts, reasons, table
 
 
-def song(seconds: float) -> Embedded:
-    return Embedded(0, np.zeros(8, np.float32), seconds)
+def test_facts_stand_below_one_another(capsys: pytest.CaptureFixture[str]) -> None:
+    facts([("model", "base"), ("output", "x")])
+    assert capsys.readouterr() == ("", "model   base\noutput  x\n")
 
 
-def test_the_time_left_is_guessed_from_the_bytes_of_each_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    counter = report._Counter()
-    jobs = [job("a.mp3", 100), job("broken.mp3", 1000), job("b.mp3", 100), job("c.flac", 500), job("d.flac", 1000)]
-    counter.begin(jobs, 0)
-    counter.audio(90.0)
-    assert "left" not in counter._amount()  # nothing is known before a song is done
-    counter.song(jobs[0], song(100.0))
-    counter.song(jobs[1], Failed(1, "broken"))  # its bytes were never audio
-    counter.song(jobs[3], song(50.0))
-    counter.audio(60.0)
-    now += 10
-    # 100 s of mp3 and 100 s of flac are still to come, at 15 x real time.
-    assert counter._amount() == "2.5 min of audio, 15 x real time, about 0:13 left"
-    counter.audio(250.0)  # longer than guessed: no guess is better than a wrong one
-    assert "left" not in counter._amount()
+def test_of_many_reasons_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons("failed", {f"a\n{number}.mp3": "no [audio]" for number in range(25)}, "in the manifest")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["", "failed", "  a\\n0.mp3: no [audio]"]
+    assert lines[-1] == "  … and 5 more, in the manifest"
+    assert len(lines) == 23
 
 
-def test_a_format_of_which_none_is_done_counts_as_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    counter = report._Counter()
-    counter.begin([job("a.mp3", 100), job("b.ogg", 200)], 0)
-    counter.song(job("a.mp3", 100), song(100.0))
-    counter.audio(100.0)
-    now += 10
-    assert counter._amount().endswith("about 0:20 left")
+def test_columns_of_a_table_are_as_wide_as_they_need_and_no_line_ends_in_blanks() -> None:
+    text = table([["%", "clips", "F1"], ["cat\t", "12", "**66.7**"], ["日本", "5", ""]])
+    assert "\x1b[1m66.7\x1b[0m" in text
+    echoed = "".join(part.partition("m")[2] if n else part for n, part in enumerate(text.split("\x1b[")))
+    assert echoed.splitlines() == ["%      clips    F1", "cat\\t     12  66.7", "日本       5"]
 
 
-def test_plain_lines_begin_with_what_there_is_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    report._Lines().begin([job("a.mp3", 100), job("b.ogg", 200)], 3)
-    assert capsys.readouterr() == ("", "2 songs to embed, 3 unchanged since an earlier run\n")
+def test_names_may_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    typer.echo(table([["name", "about", "size"], ["a", "long", "1"], ["bcdef", "x", "10"]], left=2))
+    assert capsys.readouterr().out.splitlines() == ["name   about  size", "a      long      1", "bcdef  x        10"]

@@ -9,28 +9,27 @@ from typing import Any
 import msgspec
 
 from poolembed.compare.config import StudyConfig
-from poolembed.compare.jobs import Job, Learned, Record
-from poolembed.compare.workers import Result
+from poolembed.compare.jobs import Learned, Record
 from poolembed.nn.config import PoolingConfig
 from tests.conftest import tiny_config
 from tests.train.runs import tiny_bundle, write_clips
 
 
 class Told:
-    """A watcher that keeps what it is told."""
+    """Progress of a study that is kept."""
 
     def __init__(self, on_run: Any = None) -> None:
-        self.begun: tuple[int, int] | None = None
-        self.runs: list[tuple[str, Result]] = []
+        self.begun: Any = None
+        self.runs: list[str] = []
         self._on_run = on_run
 
-    def caching(self, done: int, total: int) -> None: ...
-
-    def begin(self, total: int, done: int) -> None:
-        self.begun = (total, done)
-
-    def run(self, job: Job, result: Result) -> None:
-        self.runs.append((job.id, result))
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        if stage != "training":
+            return
+        if self.begun is None:
+            self.begun = (total, done)
+            return
+        self.runs.append(note.partition(", ")[2])
         if self._on_run is not None:
             self._on_run()
 

@@ -109,7 +109,11 @@ def test_copies_of_one_vector_lie_in_one_place(count: int) -> None:
 
 def test_stages_are_told() -> None:
     told: list[str] = []
-    lay_out(collection(blobs(60)[0]), told.append)
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        told.append(stage)
+
+    lay_out(collection(blobs(60)[0]), progress)
     assert told == ["finding the nearest songs of each", "grouping", "laying out"]
 
 

@@ -221,7 +221,9 @@ def test_only_songs_of_about_the_same_length_are_multiplied(folder: Path, monkey
 
 def test_progress_ascends_to_one(folder: Path, small_tiles: None) -> None:
     shares: list[float] = []
-    has_match(at_degrees(folder, *range(11)), 0.9, on_progress=shares.append)
+    has_match(
+        at_degrees(folder, *range(11)), 0.9, progress=lambda stage, done, total, note="": shares.append(done / total)
+    )
     assert all(one < other for one, other in itertools.pairwise(shares))
     assert (shares[0] > 0, shares[-1]) == (True, 1.0)
 

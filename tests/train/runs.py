@@ -17,38 +17,28 @@ from tests.conftest import RATE, tiny_network
 
 
 class Quiet:
-    """A watcher that keeps what it is told."""
+    """Progress, and events of `train`, that are kept."""
 
     def __init__(self, on_step: Any = None) -> None:
         self.reports: list[DataReport] = []
         self.plans: list[Plan] = []
-        self.steps: list[int] = []
-        self.losses: list[float] = []
         self.records: list[EpochRecord] = []
-        self.cached: list[tuple[int, int]] = []
-        self.encoded: list[tuple[int, int]] = []
+        self.told: dict[str, list[Any]] = {}
         self._on_step = on_step
 
-    def data(self, report: DataReport) -> None:
-        self.reports.append(report)
+    @property
+    def steps(self) -> list[float]:
+        """Those that were done; what is told first is where training begins."""
+        return [done for done, _ in self.told.get("training", [])[1:]]
 
-    def caching(self, done: int, total: int) -> None:
-        self.cached.append((done, total))
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        self.told.setdefault(stage, []).append((done, total))
+        if self._on_step is not None and self.steps and stage == "training":
+            self._on_step(done)
 
-    def encoding(self, done: int, total: int) -> None:
-        self.encoded.append((done, total))
-
-    def begin(self, plan: Plan) -> None:
-        self.plans.append(plan)
-
-    def step(self, step: int, loss: float, clips: int) -> None:
-        self.steps.append(step)
-        self.losses.append(loss)
-        if self._on_step is not None:
-            self._on_step(step)
-
-    def epoch(self, record: EpochRecord, best: bool) -> None:
-        self.records.append(record)
+    def event(self, event: DataReport | Plan | EpochRecord) -> None:
+        kept: dict[type, list[Any]] = {DataReport: self.reports, Plan: self.plans, EpochRecord: self.records}
+        kept[type(event)].append(event)
 
 
 def write_clips(root: Path, labels: int = 3, clips: int = 6) -> Path:

@@ -12,13 +12,14 @@ import torch
 
 from poolembed.bundle import load_bundle
 from poolembed.errors import LabelsError, UsageError
+from poolembed.progress import silent
 from poolembed.train.config import TrainConfig
 from poolembed.train.data import load_data
 from poolembed.train.objectives import Classification, Nested
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run, train
 from poolembed.train.start import start_model
-from tests.train.runs import Quiet, config, write_clips
+from tests.train.runs import config, write_clips
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -62,7 +63,7 @@ def run_of(root: Path, **options: Any) -> Run:
 
 def prepared(settings: TrainConfig) -> Run:
     network = start_model(settings)
-    data = load_data(settings, network, Quiet(), ALONE)
+    data = load_data(settings, network, silent, ALONE)
     assert data is not None
     return Run(settings, network, data, ALONE)
 
@@ -116,23 +117,23 @@ def test_a_column_of_which_no_clip_held_out_has_a_label_is_learned_and_not_measu
         )
     )
     options = {"data": str(table), "objectives": objectives(tmp_path)}
-    trained = train(config(tmp_path, **options), Quiet())
+    trained = train(config(tmp_path, **options))
     assert not [name for name in trained.results["valid"] if "f1" in name or "accuracy" in name]
     assert [score["clips"] for score in trained.results["heads"]["program"]["per_class"]] == [0, 0]
     assert (tmp_path / "out" / "report.html").exists()
     first = [options["objectives"][2], *options["objectives"][:2]]
     with pytest.raises(UsageError, match=r"no clip held out.*classification of program"):
-        train(config(tmp_path, output=str(tmp_path / "other"), **{**options, "objectives": first}), Quiet())
+        train(config(tmp_path, output=str(tmp_path / "other"), **{**options, "objectives": first}))
 
 
 def test_a_column_that_is_not_there_is_refused_beside_objectives_that_need_none(tmp_path: Path) -> None:
     both = [*objectives(tmp_path)[:1], {"kind": "classification", "column": "programme"}]
     with pytest.raises(LabelsError, match="'programme'"):
-        train(config(tmp_path, data=str(write_table(tmp_path)), objectives=both), Quiet())
+        train(config(tmp_path, data=str(write_table(tmp_path)), objectives=both))
 
 
 def test_a_nested_run_leaves_a_nested_bundle(tmp_path: Path) -> None:
-    trained = train(config(tmp_path, nested=[4, 2], epochs=1), Quiet())
+    trained = train(config(tmp_path, nested=[4, 2], epochs=1))
     bundle = load_bundle(trained.output)
     assert bundle.config.nested == (2, 4)
     assert "first 2, 4 numbers" in bundle.card
@@ -142,7 +143,7 @@ def test_a_nested_run_leaves_a_nested_bundle(tmp_path: Path) -> None:
 
 def test_a_nested_run_teaches_its_first_numbers(tmp_path: Path) -> None:
     """The first two of eight numbers tell three tones apart; without, they need not."""
-    train(config(tmp_path, nested=[2], epochs=12, lr=0.01), Quiet())
+    train(config(tmp_path, nested=[2], epochs=12, lr=0.01))
     run = prepared(config(tmp_path, init=str(tmp_path / "out")))
     clips = list(range(len(run.data.labelled.clips)))
     first = run.reader().rows(run.learner.student.eval(), clips).first(2).embeddings
@@ -153,4 +154,4 @@ def test_a_nested_run_teaches_its_first_numbers(tmp_path: Path) -> None:
 
 def test_more_numbers_than_there_are_cannot_be_nested(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="first 8 numbers of an embedding that has 8"):
-        train(config(tmp_path, nested=[2, 8]), Quiet())
+        train(config(tmp_path, nested=[2, 8]))

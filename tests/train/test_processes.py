@@ -12,25 +12,24 @@ import torch
 
 from poolembed.bundle import load_bundle
 from poolembed.train.run import train
-from tests.train.runs import Quiet, config
+from tests.train.runs import config
 from tests.waiting import PATIENCE
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from poolembed.train.run import train
-from tests.train.runs import Quiet, config
+from tests.train.runs import config
 
-watcher = Quiet()
 options = {"batch_size": 6, "freeze": "encoder", "epochs": 2, "lr": 0.005}
-train(config(Path(sys.argv[1]), output=sys.argv[1] + "/two", **options), watcher)
+train(config(Path(sys.argv[1]), output=sys.argv[1] + "/two", **options))
 """
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without its distributed part")
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     options = {"batch_size": 6, "freeze": "encoder", "epochs": 2, "lr": 0.005}
-    one = train(config(tmp_path, output=str(tmp_path / "one"), **options), Quiet())
+    one = train(config(tmp_path, output=str(tmp_path / "one"), **options))
     (tmp_path / "run.py").write_text(SCRIPT)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     root = Path(__file__).parents[2]

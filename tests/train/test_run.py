@@ -20,6 +20,7 @@ from poolembed.bundle import load_bundle
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
 from poolembed.predict import Prediction, load_predictor
+from poolembed.progress import silent
 from poolembed.train import loop
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
@@ -43,7 +44,7 @@ def bundle_files(directory: Path) -> dict[str, bytes]:
 
 def test_a_run_leaves_a_bundle_that_embeds_and_its_report(tmp_path: Path) -> None:
     watcher = Quiet()
-    trained = train(config(tmp_path, epochs=12, lr=0.01), watcher)
+    trained = train(config(tmp_path, epochs=12, lr=0.01), on_event=watcher.event)
     assert trained.finished
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
@@ -60,7 +61,7 @@ def test_a_run_leaves_a_bundle_that_embeds_and_its_report(tmp_path: Path) -> Non
     bundle = load_bundle(out)
     assert [head.config.labels for head in bundle.heads] == [("tone0", "tone1", "tone2")]
     assert trained.results["metric"]["value"] > 0.9, "three tones an octave apart are not told apart"
-    assert watcher.losses[-1] < watcher.losses[0]
+    assert watcher.records[-1].train["loss"] < watcher.records[0].train["loss"]
     vector = poolembed.load(out, precision="fp32").embed(tmp_path / "clips" / "tone0" / "0.wav")
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
     assert json.loads((out / "results.json").read_text()) == trained.results
@@ -79,7 +80,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
                 seed=seed,
                 augment={"gain_db": 3, "equalizer_db": 5, "low_pass": 0.5, "time_mask": 0.2},
             ),
-            Quiet(),
         )
     a, b, c = (load_bundle(tmp_path / name).network.state_dict() for name in "abc")
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -94,7 +94,7 @@ def test_supcon_takes_labels_that_only_the_clips_held_out_have(tmp_path: Path) -
     (tmp_path / "clips" / "labels.csv").write_text("\n".join(rows))
     watcher = Quiet()
     options = {"data": str(tmp_path / "clips" / "labels.csv"), "objectives": [{"kind": "supcon"}]}
-    trained = train(config(tmp_path, **options), watcher)
+    trained = train(config(tmp_path, **options), on_event=watcher.event)
     assert trained.results["metric"]["name"] == "recall_at_1"
     assert all(record.valid["recall_at_1"] > 0.6 for record in watcher.records)  # tones of other heights; by chance 0.4
 
@@ -116,7 +116,7 @@ def test_stopping_and_resuming_equals_not_having_stopped(
 ) -> None:
     monkeypatch.setattr("poolembed.train.start.ModelConfig", tiny_config)
     options = {"batch_size": 3, "seconds": 0.4, **options}
-    whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options), Quiet())
+    whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options))
     stop = threading.Event()
     first = Quiet(on_step=lambda step: stop.set() if step == after else None)
     broken = config(tmp_path, output=str(tmp_path / "broken"), **options)
@@ -147,12 +147,12 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypat
             raise KilledError
 
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
-    train(config(tmp_path, output=str(tmp_path / "whole")), Quiet())
+    train(config(tmp_path, output=str(tmp_path / "whole")))
     broken = config(tmp_path, output=str(tmp_path / "broken"))
     with pytest.raises(KilledError):
         train(broken, Quiet(on_step=kill))
     with pytest.raises(OutputError, match=r"not finished.*--resume"):
-        train(broken, Quiet())
+        train(broken)
     again = Quiet()
     train(broken, again, resume=True)
     assert again.steps[0] == 5
@@ -176,16 +176,16 @@ def test_resuming_a_run_that_never_reached_a_checkpoint_starts_it(tmp_path: Path
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
-    results = train(config(tmp_path), Quiet()).results
+    results = train(config(tmp_path)).results
     before = bundle_files(tmp_path / "out")
-    again = train(config(tmp_path), Quiet(), resume=True)
+    again = train(config(tmp_path), resume=True)
     assert again.finished
     assert again.results == results
     assert bundle_files(tmp_path / "out") == before
 
 
 def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path: Path) -> None:
-    train(config(tmp_path), Quiet(), report=False)
+    train(config(tmp_path), report=False)
     out = tmp_path / "out"
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / ".out.12345.part").mkdir()
@@ -193,7 +193,7 @@ def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path:
     for name in ("checkpoint.safetensors", "results.json.part", "history.jsonl.part"):
         (out / name).write_bytes(b"half")
     (out / "mine.part").write_bytes(b"mine")
-    assert train(config(tmp_path), Quiet(), resume=True).finished
+    assert train(config(tmp_path), resume=True).finished
     (out / "mine.part").unlink()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -203,22 +203,22 @@ def test_resuming_refuses_other_clips(tmp_path: Path) -> None:
     train(config(tmp_path), Quiet(on_step=lambda _: stop.set()), stop=stop)
     (tmp_path / "clips" / "tone0" / "0.wav").unlink()
     with pytest.raises(OutputError, match="not those"):
-        train(config(tmp_path), Quiet(), resume=True)
+        train(config(tmp_path), resume=True)
 
 
 def test_directories_that_hold_something_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no run to resume"):
-        train(config(tmp_path), Quiet(), resume=True)
-    train(config(tmp_path), Quiet())
+        train(config(tmp_path), resume=True)
+    train(config(tmp_path))
     with pytest.raises(OutputError, match=r"holds a model already.*--overwrite"):
-        train(config(tmp_path), Quiet())
-    assert train(config(tmp_path, seed=1), Quiet(), overwrite=True).finished
+        train(config(tmp_path))
+    assert train(config(tmp_path, seed=1), overwrite=True).finished
     with FileLock(tmp_path / "out" / ".train.lock"), pytest.raises(OutputError, match="another run"):
-        train(config(tmp_path), Quiet(), overwrite=True)
+        train(config(tmp_path), overwrite=True)
 
 
 def test_pooling_parameters_move_and_their_path_is_kept(tmp_path: Path) -> None:
-    trained = train(config(tmp_path, pooling="gem", pooling_scope="channel", p=2.0, epochs=4), Quiet())
+    trained = train(config(tmp_path, pooling="gem", pooling_scope="channel", p=2.0, epochs=4))
     (pool,) = trained.results["pooling"]
     assert (pool["where"], pool["kind"], pool["parameter"]) == ("features", "gem", "p")
     assert pool["start"] == [2.0] * 12
@@ -231,7 +231,7 @@ def test_pooling_parameters_move_and_their_path_is_kept(tmp_path: Path) -> None:
 def test_a_bound_on_alpha_is_never_crossed(tmp_path: Path) -> None:
     watcher = Quiet()
     options: dict[str, Any] = {"pooling": "autopool", "alpha_max": 0.6, "pooling_lr": 1000.0}
-    train(config(tmp_path, **options), watcher)
+    train(config(tmp_path, **options), on_event=watcher.event)
     spans = [(pool.min, pool.max) for record in watcher.records for pool in record.pooling]
     assert all(0 <= low <= high <= np.float32(0.6) for low, high in spans)
     assert any(low < high for low, high in spans)
@@ -239,21 +239,21 @@ def test_a_bound_on_alpha_is_never_crossed(tmp_path: Path) -> None:
 
 def test_a_frozen_encoder_keeps_its_weights_and_sees_each_clip_once(tmp_path: Path) -> None:
     watcher = Quiet()
-    train(config(tmp_path, freeze="encoder", epochs=4), watcher)
+    train(config(tmp_path, freeze="encoder", epochs=4), watcher, on_event=watcher.event)
     start, end = load_bundle(tmp_path / "start").network, load_bundle(tmp_path / "out").network
     for (name, before), after in zip(start.state_dict().items(), end.state_dict().values(), strict=True):
         if name.startswith(("encoder", "frontend", "mel_norm")):
             assert torch.equal(before, after), name
     assert not torch.equal(start.project.weight, end.project.weight)
     windows = sum(-(-int(1 + soundfile.info(f).frames // 80) // 32) for f in (tmp_path / "clips").rglob("*.wav"))
-    assert watcher.encoded[-1] == (windows, windows)
+    assert watcher.told["encoding"][-1] == (windows, windows)
     assert watcher.plans[0].trained_parameters < watcher.plans[0].parameters
 
 
 def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
     settings = config(tmp_path)
     network = start_model(settings)
-    data = load_data(settings, network, Quiet(), ALONE)
+    data = load_data(settings, network, silent, ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
     student = run.learner.student.eval()
@@ -269,10 +269,10 @@ def test_a_model_with_context_is_trained_and_embeds_as_it_was_validated(tmp_path
     encoder = msgspec.structs.replace(tiny_config().encoder, context=True)
     model = msgspec.to_builtins(msgspec.structs.replace(tiny_config(), encoder=encoder))
     settings = config(tmp_path, init="scratch", model=model, pool=pool, epochs=3, augment={"time_mask": 0.2})
-    assert train(settings, Quiet()).finished
+    assert train(settings).finished
     trained = load_bundle(tmp_path / "out")
     assert trained.network.config.encoder == encoder
-    data = load_data(settings, trained.network, Quiet(), ALONE)
+    data = load_data(settings, trained.network, silent, ALONE)
     assert data is not None
     reader = Reader(Crops.of(data.cache, data.rows, encoder), device=ALONE.device, log_floor=data.cache.log_floor)
     rows = reader.rows(Student(trained.network, trained.heads), data.division.valid)
@@ -293,7 +293,7 @@ def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
         tmp_path, init="scratch", model=msgspec.to_builtins(tiny_config(mel_statistics=False)), pooling="max"
     )
     network = start_model(settings)
-    data = load_data(settings, network, Quiet(), ALONE)
+    data = load_data(settings, network, silent, ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
     student = run.learner.student.eval()
@@ -304,13 +304,13 @@ def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"step \d+.*--lr"):
-        train(config(tmp_path, lr=1e30, clip_norm=1e30), Quiet())
+        train(config(tmp_path, lr=1e30, clip_norm=1e30))
 
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
     monkeypatch.setattr("poolembed.train.lesson.Lesson.validate", lambda *_: {"macro_f1": next(scores)})
-    trained = train(config(tmp_path, epochs=5, patience=2), Quiet())
+    trained = train(config(tmp_path, epochs=5, patience=2))
     assert trained.results["epochs"] == 4
     assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}
 
@@ -319,7 +319,7 @@ def test_broken_clips_cost_only_themselves(tmp_path: Path) -> None:
     settings = config(tmp_path)
     (tmp_path / "clips" / "tone0" / "broken.wav").write_bytes(b"RIFF no")
     watcher = Quiet()
-    train(settings, watcher)
+    train(settings, on_event=watcher.event)
     assert list(watcher.reports[0].dropped) == ["tone0/broken.wav"]
 
 
@@ -328,7 +328,7 @@ def test_no_clip_that_can_be_decoded_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "clips").rglob("*.wav"):
         path.write_bytes(b"RIFF no")
     with pytest.raises(LabelsError, match=r"none of the 18 clips.*tone0/0.wav"):
-        train(settings, Quiet())
+        train(settings)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_no_clip_that_can_be_decoded_is_an_error(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        train(config(tmp_path, **options), Quiet())
+        train(config(tmp_path, **options))
 
 
 def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +359,7 @@ def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(OutputError, match=r"results.json.*make room"):
-            train(config(tmp_path), Quiet())
+            train(config(tmp_path))
     assert not (tmp_path / "out" / "config.json").exists()
     again = Quiet()
     assert train(config(tmp_path), again, resume=True).finished
@@ -372,7 +372,7 @@ def test_distilling_learns_a_teachers_vectors(tmp_path: Path) -> None:
     lines = [{"path": key, "embedding": [5.0 * (key[4] == "0"), 7.0 * (key[4] == "1"), 1.0]} for key in keys]
     (tmp_path / "teacher.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     objective = {"kind": "distill", "targets": str(tmp_path / "teacher.jsonl")}
-    trained = train(config(tmp_path, objectives=[objective], epochs=40, lr=0.02), Quiet())
+    trained = train(config(tmp_path, objectives=[objective], epochs=40, lr=0.02))
     assert trained.results["metric"]["name"] == "cosine"
     assert trained.results["metric"]["value"] > 0.7
 
@@ -389,7 +389,7 @@ def test_crops_are_as_long_as_asked(tmp_path: Path) -> None:
     for seconds, windows in ((0.1, 1), (window, 1), (window + 0.01, 2), (None, 3)):
         settings = config(tmp_path, seconds=seconds)
         network = start_model(settings)
-        data = load_data(settings, network, Quiet(), ALONE)
+        data = load_data(settings, network, silent, ALONE)
         assert data is not None
         assert Run(settings, network, data, ALONE).windows == windows
 
@@ -402,5 +402,5 @@ def test_unknown_keys_are_refused() -> None:
 def test_a_run_that_could_not_begin_leaves_the_directory_free(tmp_path: Path) -> None:
     broken = config(tmp_path, data=str(tmp_path / "nowhere.csv"))
     with pytest.raises(LabelsError, match=r"nowhere.csv"):
-        train(broken, Quiet())
-    assert train(config(tmp_path), Quiet()).finished
+        train(broken)
+    assert train(config(tmp_path)).finished

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +17,7 @@ from poolembed.errors import OutputError
 from poolembed.files.claims import working
 from poolembed.files.writing import replacing
 from poolembed.identity import ModelIdentity
+from poolembed.progress import Progress, silent
 from poolembed.search.collection import BLOCK, Collection
 from poolembed.search.exact import QUERIES, ExactSearch
 from poolembed.search.index.file import (
@@ -86,7 +86,7 @@ def build_index(
     output: str | os.PathLike[str],
     *,
     paths: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Built:
     """Build an index of a collection, or bring the one that is there up to date. It appears whole or not at all.
 
@@ -97,7 +97,7 @@ def build_index(
         source: the collection, as `poolembed.search.collection.open_collection` takes it.
         output: the file.
         paths: the file of its paths, likewise.
-        on_progress: told what is being done, and how much of that is done, 0 to 1.
+        progress: told how far it is.
 
     Raises:
         UsageError: usearch is not installed.
@@ -115,7 +115,7 @@ def build_index(
         if earlier is not None and earlier.about.origin == origin:
             recall = earlier.about.recall
         else:
-            stored = _write_vectors(collection, work / "vectors", on_progress)
+            stored = _write_vectors(collection, work / "vectors", progress)
             former = np.full(len(stored), -1)
             if earlier is not None:
                 former = known_rows(stored.matrix, earlier.vectors)
@@ -123,12 +123,12 @@ def build_index(
             added = int(np.count_nonzero(former < 0))
             if earlier is not None and len(stored) >= (1 - DEAD) * slots(earlier.graph)[0]:
                 index = _continued(stored, earlier, former, path)
-                recall = _add(index, np.flatnonzero(former < 0), earlier.about.recall, on_progress)
+                recall = _add(index, np.flatnonzero(former < 0), earlier.about.recall, progress)
             else:
                 index = _begun(stored)
-                recall = _add(index, np.arange(len(stored)), None, on_progress)
+                recall = _add(index, np.arange(len(stored)), None, progress)
             del earlier  # a file that is mapped cannot be replaced on Windows
-            on_progress("writing", 0)
+            progress("writing", 0, 0)
             text, bounds = pack(chain(collection.keys, collection.paths)) if collection.named else _NO_NAMES
             about = About(collection.model, origin, index.scale, index.width, recall)
             with replacing(path, work) as part:
@@ -162,11 +162,11 @@ def _words(model: ModelIdentity | None, size: int) -> str:
     return f"vectors of {whose} with {size} numbers"
 
 
-def _write_vectors(collection: Collection, path: Path, on_progress: Callable[[str, float], None]) -> Collection:
+def _write_vectors(collection: Collection, path: Path, progress: Progress) -> Collection:
     """A collection with its vectors as the index holds them, mapped from a file."""
     with path.open("wb") as file:
         for first, block in collection.blocks():
-            on_progress("reading", first / len(collection))
+            progress("reading", first, len(collection))
             file.write(block.astype("<f2").data)
     matrix = np.asarray(np.memmap(path, "<f2", "r", shape=collection.matrix.shape))
     return replace(collection, matrix=matrix, unit=False)
@@ -192,9 +192,7 @@ def _continued(stored: Collection, earlier: Contents, former: NDArray[np.int64],
     return Index(stored, graph, earlier.mean.copy(), earlier.about.scale, earlier.about.width)
 
 
-def _add(
-    index: Index, new: NDArray[np.int64], known_recall: float | None, on_progress: Callable[[str, float], None]
-) -> float:
+def _add(index: Index, new: NDArray[np.int64], known_recall: float | None, progress: Progress) -> float:
     """Link rows, and return the index's recall, measured with some of them before they are in the graph.
 
     The neighbours of a song that is not in the graph are the hardest to find.
@@ -203,7 +201,7 @@ def _add(
 
     def link(rows: NDArray[np.int64]) -> None:
         for first in range(0, len(rows), BLOCK):
-            on_progress("linking", first / len(rows))
+            progress("linking", first, len(rows))
             part = rows[first : first + BLOCK]
             rounded = round_off(index.collection.matrix[part].astype(np.float32), index.mean, index.scale)
             index.graph.add(part, rounded, threads=1 if len(part) <= FEW else 0)
@@ -211,7 +209,7 @@ def _add(
     link(np.setdiff1d(new, sample))
     recall = 1.0 if known_recall is None else known_recall
     if len(sample) >= (1 if known_recall is None else MEASURED):
-        on_progress("measuring", 0)
+        progress("measuring", 0, 0)
         recall = _widen(index, sample)
     link(sample)
     return recall

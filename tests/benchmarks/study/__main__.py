@@ -25,8 +25,6 @@ from typing import Any
 
 from poolembed.compare.command import compare, read_results
 from poolembed.compare.config import StudyConfig, small_model
-from poolembed.compare.jobs import Job
-from poolembed.compare.workers import Result
 from tests.benchmarks.common import RESULTS, cores, machine, say
 from tests.benchmarks.study import extras, notes, page, segments, soundscapes
 
@@ -66,27 +64,6 @@ PARTS = (
 )
 
 
-class _Told:
-    """Tells of each run."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._done, self._total, self._began = name, 0, 0, time.perf_counter()
-
-    def caching(self, done: int, total: int) -> None: ...
-
-    def begin(self, total: int, done: int) -> None:
-        self._total, self._done, self._began = total, done, time.perf_counter()
-        say(f"{self._name}: {total} runs, {done} of them done before")
-
-    def run(self, job: Job, result: Result) -> None:
-        self._done += 1
-        outcome = (
-            f"FAILED: {result}" if isinstance(result, str) else f"{result.metric} {result.valid[result.metric]:.3f}"
-        )
-        minutes = (time.perf_counter() - self._began) / 60
-        say(f"{self._name} {self._done}/{self._total}, {minutes:.1f} min: {job.id} {outcome}")
-
-
 def make_data(work: Path, name: str, arguments: argparse.Namespace) -> Path:
     """The folder of a data set, made if it is not there."""
     given = {"esc10": arguments.esc10, "mridangam": arguments.mridangam}
@@ -119,7 +96,12 @@ def run(part: Part, work: Path, arguments: argparse.Namespace, stop: threading.E
         **part.settings,
     )
     began = time.perf_counter()
-    results = compare(config, _Told(part.name), stop=stop)
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if stage == "training":
+            say(f"{part.name}, {(time.perf_counter() - began) / 60:.1f} min: {note}")
+
+    results = compare(config, progress, stop=stop)
     if results is None or stop.is_set():
         return
     saved: dict[str, Any] = {"machine": machine(), "minutes": (time.perf_counter() - began) / 60}
