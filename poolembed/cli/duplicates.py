@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.progress import showing
-from poolembed.cli.separated import RULE, csv_line
+from poolembed.cli.separated import csv_line, rule
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import duration, printable, size
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from poolembed.search.duplicates import Duplicates, Group
     from poolembed.search.quality import Copy
 
-HELP = (
-    """\
+HELP = """\
 Find the same recording under other names, bitrates and formats. Nothing is deleted.
 
 \b
@@ -38,9 +37,7 @@ Every other song of a group is as near to the best one as the threshold asks, an
 --format paths lists only songs that the best one of their group can stand for, for it is as good for sure; of the
 others the table says why that is not certain. Songs that are silent, or whose channels cancel, are never listed. A
 codec cannot tell what it was given: a FLAC that was made from an MP3 counts as lossless.
-"""
-    + RULE
-)
+""" + rule("CSV")
 
 
 def duplicates(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
-from poolembed.cli.separated import RULE, harmless
+from poolembed.cli.separated import harmless, rule
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     Labels = list[tuple[str, float]]
 
-HELP = (
-    """\
+HELP = """\
 Label songs: what a model that was trained on labelled clips hears in them, with probabilities.
 
 \b
@@ -35,9 +34,7 @@ Examples:
 One line per song: its path and its labels, tab-separated. --timestamps adds lines that begin with path and time: one
 per S seconds; or, if the model was trained with --pool predictions, one per label and stretch of time that it is heard.
 
-"""
-    + RULE
-)
+""" + rule("TSV")
 
 THRESHOLD = 0.5
 

@@ -12,7 +12,7 @@ import typer
 
 from poolembed.cli.embed import SOME_FAILED
 from poolembed.cli.reading import read_stdin
-from poolembed.cli.separated import RULE
+from poolembed.cli.separated import rule
 from poolembed.errors import BundleNotFoundError, UsageError, VectorsError
 from poolembed.text import printable
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from poolembed.search.collection import Collection
     from poolembed.search.queries import Queries, Query
 
-HELP = (
-    """\
+HELP = """\
 Search for songs like these: the nearest embeddings by cosine.
 
 \b
@@ -39,9 +38,7 @@ A query is an audio file, a song of the collection by its path or key, an .npy f
 on standard input. A song that the collection has is not decoded again, and is no neighbour of itself. Neighbours come
 in the order of their cosines, equally near ones in the order of the collection.
 
-"""
-    + RULE
-)
+""" + rule("CSV")
 
 DEFAULT = "embeddings"
 

@@ -16,6 +16,7 @@ from poolembed.cli.report import facts
 from poolembed.cli.settings import OUTPUT, resolve
 from poolembed.cli.stopping import stop_on_signal
 from poolembed.errors import UsageError
+from poolembed.text import printable
 
 if TYPE_CHECKING:
     from poolembed.train.run import Trained
@@ -326,6 +327,9 @@ def train(
     if trained.finished and not quiet:
         typer.echo(err=True)
         facts(training.result(trained))
+        if trained.already:
+            there = f"{printable(resolved.output)} holds the model of this very run"
+            typer.echo(f"nothing to train: {there}; --overwrite trains it again", err=True)
     if not trained.finished:
         if not quiet:
             way_on = f"poolembed train --resume {shlex.quote(resolved.output)}"

@@ -62,7 +62,15 @@ def write_config(path: Path, config: TrainConfig) -> None:
         OutputError: it cannot be written.
     """
     with writing(path), replacing(path, path.parent) as part:
-        part.write_bytes(format_config(config).encode("utf-8", "surrogateescape"))
+        part.write_bytes(_encoded(config))
+
+
+def is_written(path: Path, config: TrainConfig) -> bool:
+    """Whether a file is what `write_config` writes of a configuration."""
+    try:
+        return read_regular(path) == _encoded(config)
+    except OSError:
+        return False
 
 
 def format_config(config: TrainConfig) -> str:
@@ -93,6 +101,10 @@ def as_config(settings: Mapping[str, Any], place: Callable[[str], str]) -> Train
         return msgspec.convert(settings, TrainConfig)
     except msgspec.ValidationError as error:
         raise _readable(str(error), settings, place) from error
+
+
+def _encoded(config: TrainConfig) -> bytes:
+    return format_config(config).encode("utf-8", "surrogateescape")
 
 
 def _read(path: Path) -> dict[str, Any]:

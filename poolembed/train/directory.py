@@ -13,23 +13,28 @@ from poolembed.files.claims import claimed
 from poolembed.files.writing import PART, replacing, writing
 from poolembed.labels import DataReport
 from poolembed.train import checkpoint
-from poolembed.train.configfile import RUN
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import RUN, is_written
 from poolembed.train.loop import EpochRecord, Plan
 from poolembed.train.results import HISTORY, RESULTS
 
 
 @contextmanager
-def opened(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def opened(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold a run's directory, made or checked, for one run alone.
+
+    A finished run's is taken for the same configuration too: it may have been killed before it could say that it had
+    finished, so that the same command is given again.
 
     Raises:
         OutputError: it holds another run, is in use, or cannot be written.
     """
+    output = Path(config.output)
     with claimed(output / ".train.lock", f"another run is training into {output}"):
         if resume and not (output / RUN).exists():
             raise OutputError(f"{output} holds no run to resume", hint="leave --resume away to start one")
         if not resume and not overwrite:
-            _check_vacant(output)
+            _check_vacant(output, config)
         if overwrite:
             with writing(output):
                 for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
@@ -51,10 +56,11 @@ def _tidy(output: Path) -> None:
             (output / checkpoint.NAME).unlink(missing_ok=True)
 
 
-def _check_vacant(output: Path) -> None:
+def _check_vacant(output: Path, config: TrainConfig) -> None:
     if (output / bundle.CONFIG).exists():
-        raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
-    if (output / RUN).exists():
+        if not is_written(output / RUN, config):
+            raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
+    elif (output / RUN).exists():
         raise OutputError(
             f"{output} holds a run that is not finished",
             hint=f"--resume {output} goes on with it, --overwrite starts again",

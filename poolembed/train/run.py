@@ -52,12 +52,14 @@ class Trained:
         results: what ``results.json`` holds; {} if it was interrupted.
         lost: clips whose audio is not there or cannot be decoded, by key, and why.
         finished: whether there is a bundle now; otherwise ``resume`` goes on.
+        already: an earlier run had finished it, and nothing was trained.
     """
 
     output: Path
     results: dict[str, Any]
     lost: dict[str, str]
     finished: bool
+    already: bool = False
 
 
 def train(
@@ -92,10 +94,10 @@ def train(
     with ExitStack() as close:
         where = close.enter_context(processes(choose_device(config.device)))
         if where.first:
-            close.enter_context(opened(output, resume=resume, overwrite=overwrite))
+            close.enter_context(opened(config, resume=resume, overwrite=overwrite))
         where.wait()
-        if resume and (output / bundle.CONFIG).exists():
-            return Trained(output, read_results(output / RESULTS), {}, finished=True)
+        if (output / bundle.CONFIG).exists():
+            return Trained(output, read_results(output / RESULTS), {}, finished=True, already=True)
         if where.first:
             write_config(output / RUN, config)
             on_event = Recording(on_event, output)

@@ -419,9 +419,11 @@ class TestInterrupted:
         assert cli("train", clips, "-o", "undisturbed", *TINY, *self.EPOCHS, "--cache", "cache", "-q").code == 0
         for name in ("model.safetensors", "heads.safetensors"):
             assert (Path("out") / name).read_bytes() == (Path("undisturbed") / name).read_bytes()
-        again = cli("train", "--resume", "out")  # there is nothing left to do
-        assert again.code == 0
-        assert "mymodel" not in again.err
+        for same in (["--resume", "out"], [clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache"]):
+            again = cli("train", *same)
+            assert again.code == 0
+            assert "nothing to train: out holds" in again.err
+            assert "mymodel" not in again.err
 
     def test_twice_ends_at_once(self, clips: Path) -> None:
         with training(clips, "-o", "out", *TINY, *self.EPOCHS, hold_after=1) as process:

@@ -175,16 +175,21 @@ def test_resuming_a_run_that_never_reached_a_checkpoint_starts_it(tmp_path: Path
     assert again.steps[0] == 1
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_finished_run_once_more_changes_nothing(resume: bool, tmp_path: Path) -> None:
     results = train(config(tmp_path)).results
-    before = bundle_files(tmp_path / "out")
-    again = train(config(tmp_path), resume=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    watcher = Quiet()
+    again = train(config(tmp_path), watcher, resume=resume)
     assert again.finished
+    assert again.already
+    assert watcher.steps == []
     assert again.results == results
-    assert bundle_files(tmp_path / "out") == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_kill_while_the_model_was_written_left_is_removed(resume: bool, tmp_path: Path) -> None:
     train(config(tmp_path), report=False)
     out = tmp_path / "out"
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -193,7 +198,7 @@ def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path:
     for name in ("checkpoint.safetensors", "results.json.part", "history.jsonl.part"):
         (out / name).write_bytes(b"half")
     (out / "mine.part").write_bytes(b"mine")
-    assert train(config(tmp_path), resume=True).finished
+    assert train(config(tmp_path), resume=resume).finished
     (out / "mine.part").unlink()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -211,7 +216,7 @@ def test_directories_that_hold_something_are_left_alone(tmp_path: Path) -> None:
         train(config(tmp_path), resume=True)
     train(config(tmp_path))
     with pytest.raises(OutputError, match=r"holds a model already.*--overwrite"):
-        train(config(tmp_path))
+        train(config(tmp_path, seed=1))
     assert train(config(tmp_path, seed=1), overwrite=True).finished
     with FileLock(tmp_path / "out" / ".train.lock"), pytest.raises(OutputError, match="another run"):
         train(config(tmp_path), overwrite=True)
