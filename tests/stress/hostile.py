@@ -269,6 +269,44 @@ def an_array(draw: random.Random, file: Path, sandbox: Path) -> str:
 def tensors(draw: random.Random, file: Path, sandbox: Path) -> str:
     """A safetensors file with another header, or other numbers."""
     data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    if draw.random() < 0.2:
+        length = draw.choice([0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1])
+        file.write_bytes(struct.pack("<Q", length) + data[8:])
+        return f"a header of {length} bytes"
+    if draw.random() < 0.3:
+        body = bytearray(data)
+        at = draw.randrange(8 + length, len(data) - 4) // 4 * 4
+        body[at : at + 4] = draw.choice([struct.pack("<f", value) for value in (float("nan"), float("inf"), 3e38)])
+        file.write_bytes(body)
+        return f"another number at {at}"
+    spoilt, how = _spoil(draw, json.loads(data[8 : 8 + length]), sandbox)
+    head = json.dumps(spoilt).encode()
+    file.write_bytes(struct.pack("<Q", len(head)) + head + data[8 + length :])
+    return how
+
+
+def a_bundle(damage: Damage) -> Damage:
+    """The same, with a config that has the right hash of it: only the contents are wrong."""
+
+    def damaged(draw: random.Random, file: Path, sandbox: Path) -> str:
+        import hashlib
+
+        how = damage(draw, file, sandbox)
+        if file.is_file() and not file.is_symlink() and file.stat().st_size < 1 << 24:
+            config = file.with_name("config.json")
+            value = json.loads(config.read_bytes())
+            key = "weights_sha256" if file.name.startswith("model") else "heads_sha256"
+            value[key] = hashlib.sha256(file.read_bytes()).hexdigest()
+            config.write_bytes(json.dumps(value).encode())
+        return f"{how}, its hash right"
+
+    return damaged
+
+
+def an_index(draw: random.Random, file: Path, sandbox: Path) -> str:
+    """An index that says other things of itself and its collection. Its graph stays as it was."""
+    data = file.read_bytes()
     length = int.from_bytes(data[-16:-8], "little")
     about, how = _spoil(draw, json.loads(data[-16 - length : -16]), sandbox)
     text = json.dumps(about).encode()
