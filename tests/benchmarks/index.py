@@ -28,7 +28,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,21 +39,13 @@ from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.files.npy import npy_header
-from poolembed.search.collection import open_collection
-from poolembed.search.exact import ExactSearch
 from tests.benchmarks.common import Table, cores, machine, middle, report, say
+from tests.benchmarks.index_contenders import BLOCK, CONTENDERS, Exact, K, Search, Vectors
 
-K = 10
 MANY = 256
 ALONE = 200
-BLOCK = 8192
 ENOUGH = 0.95
-EFFORTS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 MB = 1e6
-
-Vectors = NDArray[np.float32]
-Search = Callable[[Vectors, int], NDArray[np.int64]]
-"""Queries ``(Q, D)`` and an effort to rows ``(Q, K)``."""
 
 
 class Drawn:
@@ -105,137 +97,6 @@ def likeness(drawn: Drawn) -> tuple[Table, dict[str, Any]]:
         data[name] = [float(value) for value in values]
         table.add(name, f"{len(vectors):,}", *(f"{value:.2f}" for value in values[:3]), f"{dimension:.0f}")
     return table, data
-
-
-class Exact:
-    """What the others are compared with."""
-
-    name, efforts = "poolembed, exact", (0,)
-
-    def build(self, matrix: Path, place: Path) -> None:
-        pass
-
-    def open(self, matrix: Path, place: Path) -> Search:
-        exact = ExactSearch(open_collection(matrix))
-        return lambda queries, effort: exact.nearest(queries, K).rows
-
-
-class Usearch:
-    """What ``poolembed index`` makes; searched as wide as it was found to need when it was built."""
-
-    name, efforts = "usearch HNSW, poolembed index", (0,)
-
-    def build(self, matrix: Path, place: Path) -> None:
-        from poolembed.search.index import build_index
-
-        build_index(matrix, place)
-
-    def open(self, matrix: Path, place: Path) -> Search:
-        from poolembed.search.index import open_index
-
-        index = open_index(str(place))
-        return lambda queries, effort: index.nearest(queries, K).rows
-
-
-class Lance:
-    """Inverted lists with RaBitQ, a bit a number, in a table; ten times as many as wanted are compared exactly."""
-
-    name, efforts = "Lance IVF_RQ", (60, 120, 240)
-
-    def build(self, matrix: Path, place: Path) -> None:
-        import lance
-        import pyarrow as pa
-
-        stored = np.load(matrix, mmap_mode="r")
-        vector = pa.list_(pa.float32(), stored.shape[1])
-
-        def batches() -> Iterator[Any]:
-            for first in range(0, len(stored), BLOCK):
-                block = pa.array(stored[first : first + BLOCK].reshape(-1))
-                yield pa.record_batch([pa.FixedSizeListArray.from_arrays(block, type=vector)], ["embedding"])
-
-        schema = pa.schema([("embedding", vector)])
-        lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches()), str(place))
-        lance.dataset(str(place)).create_index("embedding", "IVF_RQ", metric="cosine")
-
-    def open(self, matrix: Path, place: Path) -> Search:
-        import lance
-
-        dataset = lance.dataset(str(place))
-
-        def search(queries: Vectors, effort: int) -> NDArray[np.int64]:
-            rows = np.full((len(queries), K), -1, np.int64)
-            for query, vector in enumerate(queries):
-                nearest = {"column": "embedding", "q": vector, "k": K, "minimum_nprobes": effort, "refine_factor": 10}
-                found = dataset.scanner(
-                    columns=["_rowoffset"], nearest=nearest, disable_scoring_autoprojection=True
-                ).to_table()["_rowoffset"]
-                rows[query, : len(found)] = found.to_numpy()
-            return rows
-
-        return search
-
-
-class FaissHNSW:
-    """With usearch's parameters; vectors as float32."""
-
-    name, efforts = "faiss-cpu IndexHNSWFlat", EFFORTS
-
-    def build(self, matrix: Path, place: Path) -> None:
-        import faiss
-
-        from poolembed.search.index.searching import BUILDING_WIDTH, CONNECTIVITY
-
-        stored = np.load(matrix, mmap_mode="r")
-        index = faiss.IndexHNSWFlat(stored.shape[1], CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = BUILDING_WIDTH
-        for first in range(0, len(stored), 1 << 16):
-            index.add(stored[first : first + (1 << 16)])
-        faiss.write_index(index, str(place))
-
-    def open(self, matrix: Path, place: Path) -> Search:
-        import faiss
-
-        index = faiss.read_index(str(place))
-
-        def search(queries: Vectors, effort: int) -> NDArray[np.int64]:
-            index.hnsw.efSearch = effort
-            rows: NDArray[np.int64] = index.search(queries, K)[1]
-            return rows
-
-        return search
-
-
-class FaissIVF(FaissHNSW):
-    """Inverted lists of eight-bit numbers, four times as many lists as the square root of the vectors."""
-
-    name, efforts = "faiss-cpu IVF, SQ8", (4, 8, *EFFORTS)
-
-    def build(self, matrix: Path, place: Path) -> None:
-        import faiss
-
-        stored = np.load(matrix, mmap_mode="r")
-        lists = int(4 * np.sqrt(len(stored)))
-        index = faiss.index_factory(stored.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-        index.train(stored[:: max(1, len(stored) // (40 * lists))])
-        for first in range(0, len(stored), 1 << 16):
-            index.add(stored[first : first + (1 << 16)])
-        faiss.write_index(index, str(place))
-
-    def open(self, matrix: Path, place: Path) -> Search:
-        import faiss
-
-        index = faiss.read_index(str(place))
-
-        def search(queries: Vectors, effort: int) -> NDArray[np.int64]:
-            index.nprobe = effort
-            rows: NDArray[np.int64] = index.search(queries, K)[1]
-            return rows
-
-        return search
-
-
-CONTENDERS = (Exact, Usearch, Lance, FaissHNSW, FaissIVF)
 
 
 @dataclass
@@ -358,7 +219,6 @@ def _needs(package: str) -> set[str]:
 def compare(folder: Path, queries: Vectors, repeats: int) -> tuple[list[Table], dict[str, Any]]:
     """Build and search with every contender."""
     matrix = folder / "matrix.npy"
-    packages = {Usearch: "usearch", Lance: "pylance", FaissHNSW: "faiss-cpu", FaissIVF: "faiss-cpu"}
     building = Table("Building", ["", "s", "CPU s", "memory, MB", "on disk, MB", "library installed, MB"])
     builds: dict[str, Any] = {}
     rows: list[Row] = []
@@ -366,11 +226,11 @@ def compare(folder: Path, queries: Vectors, repeats: int) -> tuple[list[Table], 
     exact: Any = None
     for number, contender in enumerate(CONTENDERS):
         place = folder / f"{number}.lance"
-        if contender in packages:
+        if contender.package is not None:
             worker = Worker(number, matrix, place, cores())
             done = worker.ask("build")
             worker.end()
-            sizes = on_disk(place), installed(packages[contender])
+            sizes = on_disk(place), installed(contender.package)
             figures = builds[contender.name] = [done.seconds, done.cpu, done.memory, *sizes]
             building.add(contender.name, *(f"{figure:,.0f}" for figure in figures))
             say(f"{contender.name}: built in {done.seconds:.0f} s, {done.cpu:.0f} s of computing")
@@ -402,10 +262,10 @@ def compare(folder: Path, queries: Vectors, repeats: int) -> tuple[list[Table], 
         ["", f"recall@{K}", f"{one}: 1", f"{MANY} at once", f"{every}: 1", f"{MANY} at once", "memory, MB"],
     )
     for row in rows:
-        effort = f", effort {row.effort}" if row.effort else ""
+        at = f", effort {row.effort}" if row.effort else ""
         figures = [middle(each) for each in speeds[row.name, row.effort]]
         table.add(
-            row.name + effort,
+            row.name + at,
             f"{row.recall:.3f}",
             *(f"{figure:,.0f}" for figure in figures),
             f"{memory[row.name]:,.0f}",
