@@ -37,7 +37,8 @@ def test_the_surface_is_this() -> None:
     """A name that comes or goes is a change for users, and has to be made here too."""
     pooling = ["AttentionPool", "AutoPool", "GeMPool", "MaxPool", "MeanPool", "SoftmaxPool", "TemporalPool"]
     statistics = ["AttentiveStatisticsPool", "MeanMaxPool"]
-    assert sorted(poolembed.__all__) == sorted([*ERRORS, *pooling, *statistics, "Model", "load"])
+    door = ["Hit", "LabelledSong", "Model", "Songs", "TrainConfig", "evaluate", "load", "open", "predict", "train"]
+    assert sorted(poolembed.__all__) == sorted([*ERRORS, *pooling, *statistics, *door])
     assert poolembed.__all__ == sorted(poolembed.__all__)
 
 
@@ -50,6 +51,15 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     for attribute, member in vars(thing).items() if inspect.isclass(thing) else ():
         if not attribute.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
             assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
+
+
+def test_functions_are_not_hidden_by_folders_of_their_names() -> None:
+    import poolembed.evaluate.metrics
+    import poolembed.train.config
+
+    assert inspect.isfunction(poolembed.evaluate)
+    assert inspect.isfunction(poolembed.train)
+    assert inspect.ismodule(sys.modules["poolembed.train"])
 
 
 def test_star_import() -> None:

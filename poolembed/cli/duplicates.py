@@ -6,10 +6,12 @@ import dataclasses
 import json
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.options import CollectionPath, Json, Null, Quiet, Rows
 from poolembed.cli.progress import showing
 from poolembed.cli.separated import csv_line, rule
 from poolembed.errors import PoolembedError, UsageError
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from poolembed.search.quality import Copy
 
 HELP = """\
-Find the same recording under other names, bitrates and formats. Nothing is deleted.
-
 \b
 Examples:
   poolembed duplicates                             those in ./embeddings
@@ -41,9 +41,7 @@ codec cannot tell what it was given: a FLAC that was made from an MP3 counts as 
 
 
 def duplicates(
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
-    ] = "embeddings",
+    collection: CollectionPath = "embeddings",
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -65,16 +63,16 @@ def duplicates(
             help="jsonl: a line per group. csv: a line per song. paths: what the best of each group can stand for."
         ),
     ] = "table",
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="End paths in NUL, as find -print0; with --format paths.")
-    ] = False,
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    null: Null = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", "--out", metavar="FILE", help="Where to; - is standard output.")
+    ] = "-",
+    paths: Rows = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Find the same recording under other names, bitrates and formats. Nothing is deleted."""
+    format = "jsonl" if as_json else format
     if null and format != "paths":
         raise UsageError("-0 belongs to --format paths")
     for option, value in (("--threshold", threshold), ("--tolerance", tolerance)):
@@ -92,10 +90,18 @@ def duplicates(
     with showing(quiet) as progress:
         found = find_duplicates(opened, threshold=least, tolerance=most, progress=progress)
     if format == "paths":
-        typer.echo(_as_paths(found.groups, b"\0" if null else b"\n"), nl=False)
+        text = _as_paths(found.groups, b"\0" if null else b"\n")
     else:
         render = {"table": _as_table, "jsonl": _as_jsonl, "csv": _as_csv}[format]
-        typer.echo(render(found.groups).encode("utf-8", "surrogateescape"), nl=False)
+        text = render(found.groups).encode("utf-8", "surrogateescape")
+    if output == "-":
+        typer.echo(text, nl=False)
+    else:
+        from poolembed.files.writing import replacing, writing
+
+        path = Path(output)
+        with writing(path), replacing(path, path.parent) as part:
+            part.write_bytes(text)
     if not quiet:
         _say(opened, found, least, most, chosen=threshold is not None, format=format)
 

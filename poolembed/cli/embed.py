@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.faults import keep_faults_in
+from poolembed.cli.options import Device, Json, Overwrite, Precision, Quiet, Workers
 from poolembed.cli.progress import showing
 from poolembed.cli.reading import read_paths
 from poolembed.cli.report import facts, reasons
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from poolembed.embed.run import Summary
 
 HELP = """\
-Embed songs: audio files of any length to unit vectors of one length.
-
 \b
 Examples:
   poolembed embed ~/Music                          -> embeddings/<path below ~/Music>.npy
@@ -41,7 +40,7 @@ SOME_FAILED = 3
 
 
 def embed(
-    inputs: Annotated[
+    paths: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PATH...",
@@ -79,23 +78,21 @@ def embed(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths that are read end in NUL, as of find -print0.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run put there.")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the network runs.")] = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
-    ] = "auto",
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device and model")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads.", show_default="one per core")] = None,
+    workers: Workers = None,
     song_timeout: Annotated[
         float,
         typer.Option(
             min=0, metavar="SECONDS", help="Give up a song whose decoding makes no progress for so long; 0: never."
         ),
     ] = 300.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Embed songs: audio files of any length to unit vectors of one length."""
     to_stdout = output == "-"
@@ -109,7 +106,7 @@ def embed(
         raise PoolembedError("cannot write to standard output: it is closed", hint="give -o a directory")
     if not output:
         raise UsageError("-o needs a directory, or - for standard output")
-    arguments = _arguments(inputs or [], files_from or [], null)
+    arguments = _arguments(paths or [], files_from or [], null)
 
     from poolembed.embed.manifest import FAULTS, WORK
     from poolembed.embed.model import load
@@ -150,14 +147,14 @@ def embed(
         raise typer.Exit(SOME_FAILED)
 
 
-def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str]:
+def _arguments(paths: list[str], files_from: list[str], null: bool) -> list[str]:
     """The paths of the command line, and in the place of each list those that it holds."""
     arguments: list[str] = []
-    for path in inputs:
+    for path in paths:
         arguments += read_paths("-", null) if path == "-" else [path]
     for path in files_from:
         arguments += read_paths(path, null)
-    if not inputs and not files_from:
+    if not paths and not files_from:
         raise UsageError("nothing to embed", hint="give a directory, for example: poolembed embed ~/Music")
     return arguments
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json
 from poolembed.cli.report import table
 from poolembed.errors import BundleError
 from poolembed.text import size
 
 HELP = """\
-List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.
-
 \b
 Examples:
   poolembed models
@@ -22,7 +20,7 @@ Examples:
 """
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def models(as_json: Json = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
     from poolembed.bundle import describe, list_bundles
 

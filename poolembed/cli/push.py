@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poolembed.cli.options import CollectionPath, Json, Quiet, Rows
 from poolembed.cli.progress import showing
 from poolembed.cli.report import facts
 from poolembed.cli.stopping import stop_on_signal
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from poolembed.search.push import Pushed
 
 HELP = """\
-Bring a table of songs up to date: in a folder, or in an object store that many machines search.
-
 \b
 Examples:
   poolembed push --to music.lance                    ./embeddings into a table in this folder
@@ -44,15 +43,10 @@ def push(
         str,
         typer.Option("--to", metavar="TABLE", help="A path or URI that ends in .lance.", show_default=False),
     ],
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
-    ] = "embeddings",
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    collection: CollectionPath = "embeddings",
+    paths: Rows = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Bring a table of songs up to date."""
     from poolembed.search.collection import open_collection

@@ -87,7 +87,7 @@ def run_study(config: StudyConfig, progress: Progress = silent, *, stop: threadi
     stop = stop or threading.Event()
     contenders, skipped = _contenders(config)
     with claimed(Path(config.output) / ".study.lock", f"another study is running in {config.output}"):
-        plan = _Plan.make(config, progress, stop)
+        plan = StudyPlan.make(config, progress, stop)
         if plan is None:
             return None
         study = plan.study
@@ -134,7 +134,7 @@ def best_trial(records: Sequence[Record]) -> Trial:
 
 
 @dataclass
-class _Plan:
+class StudyPlan:
     """What jobs are made of."""
 
     study: Study
@@ -143,7 +143,7 @@ class _Plan:
     identities: list[str]
 
     @classmethod
-    def make(cls, config: StudyConfig, progress: Progress, stop: threading.Event) -> _Plan | None:
+    def make(cls, config: StudyConfig, progress: Progress, stop: threading.Event) -> StudyPlan | None:
         """Read, decode and divide the clips; None if told to stop before that was done."""
         output = Path(config.output)
         base = TrainConfig(

@@ -101,7 +101,7 @@ def assign(units: Sequence[Unit], shares: Sequence[float], *, must_have: int | N
     Returns:
         The side of each unit.
     """
-    table = _Table(units, shares)
+    table = Assignment(units, shares)
     for number in range(len(units)):
         table.put(number, table.ranked(number)[0])
     if must_have is not None:
@@ -118,7 +118,7 @@ def assign(units: Sequence[Unit], shares: Sequence[float], *, must_have: int | N
     return [table.side[number] for number in range(len(units))]
 
 
-class _Table:
+class Assignment:
     """Who is where, and what each side has.
 
     Attributes:

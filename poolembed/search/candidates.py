@@ -12,7 +12,7 @@ UNIT = 2.0**-19
 """Squared lengths this near to 1 are taken for 1 as long as there are many candidates."""
 
 _ROWS = 1024  # whose cosines are computed together in float64
-_MANY = 1 << 20  # candidates that are too many to wait for the end, as where nearly all vectors are equal
+MANY = 1 << 20  # candidates that are too many to wait for the end, as where nearly all vectors are equal
 
 
 class Found(NamedTuple):
@@ -75,7 +75,7 @@ class Candidates:
         kth = _ranks(found.query) == self._k - 1
         self._raise_floor(found.query[kth], found.cosine[kth] - 2 * self.slack)
         found = found.take(found.cosine >= self._floor[found.query])
-        if len(found.row) > _MANY:
+        if len(found.row) > MANY:
             found, ranks = nearest_of(found, self._matrix, self._queries, self._k)
             kth = ranks == self._k - 1
             self._raise_floor(found.query[kth], found.cosine[kth] - self.slack)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 QUERIES = 256
 """Queries that share a reading of the matrix."""
 
-_BLOCK_BYTES = 2 << 20  # of float32: about what a core's own cache holds; half and twice as much are slower
+BLOCK_BYTES = 2 << 20  # of float32: about what a core's own cache holds; half and twice as much are slower
 _ENTRIES = 1 << 18  # of the answers to the queries of one reading: queries x k
 _SAFE = 1e-30, 1e30  # squared lengths between which float32 neither overflows nor loses digits
 
@@ -87,7 +87,7 @@ class ExactSearch:
     ) -> tuple[Found, NDArray[np.int64]]:
         """The k nearest of each query and their ranks, by all threads in one reading of the matrix."""
         rounded = queries.astype(np.float32)
-        step = max(64, _BLOCK_BYTES // (4 * self.collection.size))
+        step = max(64, BLOCK_BYTES // (4 * self.collection.size))
         firsts = iter(range(0, len(self.collection), step))  # each thread takes the next
 
         def work() -> Candidates:
@@ -101,11 +101,11 @@ class ExactSearch:
                 candidates.add(first, scores)
             return candidates
 
-        blas = _blas()
-        threads = max((each["num_threads"] for each in blas.info()), default=1)
+        libraries = blas()
+        threads = max((each["num_threads"] for each in libraries.info()), default=1)
         if threads == 1 or len(self.collection) <= step:
             return Candidates.best([work()])
-        with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        with libraries.limit(limits=1), ThreadPoolExecutor(threads) as pool:
             started = [pool.submit(work) for _ in range(threads)]
             return Candidates.best([future.result() for future in started])
 
@@ -143,7 +143,8 @@ def unit_queries(queries: NDArray[np.float32], size: int, k: int) -> NDArray[np.
 
 
 @cache
-def _blas() -> ThreadpoolController:
+def blas() -> ThreadpoolController:
+    """The libraries that multiply matrices, with how many threads."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")

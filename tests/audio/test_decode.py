@@ -100,7 +100,7 @@ def test_lossy_clips_are_what_libsndfile_reads(clip: str, tolerance: float) -> N
     assert likeness(signal, expected) > 0.999
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
+@pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize(
     ("container", "subtype"),
     [("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"),

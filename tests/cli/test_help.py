@@ -27,7 +27,6 @@ HEAVY = {
     "av",
     "soxr",
     "safetensors",
-    "msgspec",
     "pyarrow",
     "matplotlib",
     "sklearn",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolembed.labels import Clip, grouped_folds
-from poolembed.labels.units import ANY, Unit, _Table, assign, units_of
+from poolembed.labels.units import ANY, Assignment, Unit, assign, units_of
 from tests.labels.made import clip, inseparable, tables
 
 
@@ -42,7 +42,7 @@ def test_each_unit_goes_where_chi_square_stays_smallest(
         expected = {(s, label): Fraction(share) * total[label] for s, share in enumerate(shares) for label in total}
         return sum(((sides[s][label] - e) ** 2 / e for (s, label), e in expected.items()), Fraction(0))
 
-    board = _Table(units, shares)
+    board = Assignment(units, shares)
     for number, unit in enumerate(units * 2):  # the second time, units move
         results = []
         for side in sides:

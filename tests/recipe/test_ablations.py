@@ -324,7 +324,7 @@ def arguments(corpus: Path, work: Path, *more: str) -> list[str]:
 
 def test_a_run_is_called_by_all_that_it_depends_on(corpus: Path, tmp_path: Path) -> None:
     def jobs(*more: str) -> list[trials.Job]:
-        options = ablations._options(arguments(corpus, tmp_path / "work", *more))
+        options = ablations.parse(arguments(corpus, tmp_path / "work", *more))
         full = ablations.full_run(options)
         rows = list(tables.read_table(corpus / "train.csv"))
         names = [
@@ -350,9 +350,9 @@ def test_a_run_is_called_by_all_that_it_depends_on(corpus: Path, tmp_path: Path)
 
 def test_the_table_to_draw_from(corpus: Path, tmp_path: Path) -> None:
     for more, name in (((), "train.csv"), (("--name", "more"), "more.csv")):
-        options = ablations._options(arguments(corpus, tmp_path, *more))
+        options = ablations.parse(arguments(corpus, tmp_path, *more))
         assert ablations.full_run(options).data == str(corpus / name)
-        assert " ".join(more) in ablations._command(options)
+        assert " ".join(more) in ablations.command(options)
 
 
 def test_smoke(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from poolembed.errors import PoolembedError, UsageError, VectorsError
 from poolembed.search.exact import ExactSearch
 from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
-from poolembed.search.locating import locate
-from poolembed.search.opening import open_library
 from poolembed.search.push import push
+from poolembed.search.queries import locate
+from poolembed.search.songs import open_songs
 from tests.search.tables import FIRST, collection, vectors
 
 lance = pytest.importorskip("lance", reason="needs poolembed[lance]")
@@ -114,16 +114,11 @@ def test_songs_are_found_by_their_names(tmp_path: Path) -> None:
 def test_names_of_hits_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path / "a.lance")
     push(collection(vectors(50)), place)
-    library = open_library(place)
-    hits = library.searcher.nearest(vectors(3, seed=1), 10)
-    # The library opens a table once, so the names that a search leaves are those that the collection shows.
+    table = open_table(place)
+    searcher, paths = TableSearch(table), table_collection(table).paths
+    hits = searcher.nearest(vectors(3, seed=1), 10)
     monkeypatch.setattr("poolembed.search.lance.Table.take", lambda *_: pytest.fail("read again"))
-    names = [library.collection.paths[row] for row in hits.rows.ravel().tolist()]
-    assert names == [f"/music/{row}.mp3" for row in hits.rows.ravel()]
-    assert library.collection.keys[hits.rows[0, 0]] == f"{hits.rows[0, 0]}.mp3"
-    monkeypatch.undo()
-    few = library.searcher.nearest(vectors(1, seed=2), 4)
-    assert library.searcher.table._names.keys() == set(few.rows[0].tolist())  # type: ignore[attr-defined]
+    assert [paths[row] for row in hits.rows.ravel().tolist()] == [f"/music/{row}.mp3" for row in hits.rows.ravel()]
 
 
 def test_what_others_write_meanwhile_is_not_seen(tmp_path: Path) -> None:
@@ -220,9 +215,9 @@ class TestErrors:
     def test_options_of_other_collections(self, tmp_path: Path, option: str) -> None:
         push(collection(vectors(1)), str(tmp_path / "a.lance"))
         with pytest.raises(PoolembedError, match="does not go with"):
-            open_library(str(tmp_path / "a.lance"), **{option: 1})  # type: ignore[arg-type]
+            open_songs(str(tmp_path / "a.lance"), **{option: 1})  # type: ignore[arg-type]
 
 
 def test_the_library_is_imported_when_a_table_is_used_and_not_before() -> None:
-    code = "import sys, poolembed.search.opening, poolembed.search.push; sys.exit('lance' in sys.modules)"
+    code = "import sys, poolembed.search.songs, poolembed.search.push; sys.exit('lance' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -381,7 +381,8 @@ def _kinds() -> list[Kind]:
               ("search", "FOLDER/many.npy", "--all"), ("duplicates", "FOLDER/many.npy")), (an_array,) * 9),
         Kind("embeddings.npy", "matrix", "embeddings.npy", (SEARCH, matrix[:-1], matrix), (an_array,) * 9),
         Kind("timestamps.npy", "matrix", "timestamps.npy", (matrix[:-1],), (an_array,) * 9),
-        Kind("journal", "journal", ".poolembed/embeddings.npy", ((*EMBED, "--format", "parquet"),), (an_array,) * 9),
+        Kind("rows of a table", "rows", ".poolembed/rows/embeddings.npy",
+             ((*EMBED, "--format", "parquet"),), (an_array,) * 9),
         Kind("paths list", "arrays", "paths.txt",
              (("search", "a/0.wav", "--in", "FOLDER/many.npy", "--paths", "FOLDER/paths.txt"),
               ("embed", "--files-from", "FOLDER/paths.txt", "-o", "out", "-m", "toy", "-q"))),
@@ -455,8 +456,8 @@ def build(root: Path) -> None:
     for format in ("npy", "matrix", "jsonl", "parquet"):
         _run("embed", str(root / "clips"), "-o", str(root / format), "-m", "toy", "-q", "--format", format,
              "--timestamps", "0.5")  # fmt: skip
-    _run("embed", str(root / "clips"), "-o", str(root / "journal"), "-m", "toy", "-q", "--format", "parquet")
-    _journal(root / "journal")
+    _run("embed", str(root / "clips"), "-o", str(root / "rows"), "-m", "toy", "-q", "--format", "parquet")
+    (root / "rows" / ".poolembed" / "rows" / "exported").unlink()  # as a killed run leaves them
     (root / "arrays").mkdir()
     matrix = np.load(root / "matrix" / "embeddings.npy")
     np.save(root / "arrays" / "many.npy", matrix)
@@ -488,21 +489,6 @@ def _run(*arguments: str) -> None:
         app(list(arguments), standalone_mode=False)
     except SystemExit as end:
         assert not end.code, arguments
-
-
-def _journal(directory: Path) -> None:
-    """Put some songs into the journal again, as a killed run leaves them."""
-    import numpy as np
-
-    from poolembed.files.npy import npy_bytes
-
-    lines = [json.loads(line) for line in (directory / "manifest.jsonl").read_bytes().splitlines()]
-    for number, line in enumerate(lines[-3:]):
-        line["journal"] = number
-    (directory / "manifest.jsonl").write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-    vectors = np.eye(3, 8, dtype="<f4")
-    (directory / ".poolembed").mkdir(exist_ok=True)
-    (directory / ".poolembed" / "embeddings.npy").write_bytes(npy_bytes(vectors))
 
 
 def _labels(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
@@ -731,10 +717,10 @@ def _import_everything() -> None:
     import poolembed.cli.listing
     import poolembed.cli.report
     import poolembed.cli.training
+    import poolembed.embed.predict
     import poolembed.evaluate.run
     import poolembed.map.make
-    import poolembed.predict
-    import poolembed.search.opening
+    import poolembed.search.songs
     import poolembed.train.run  # noqa: F401
 
 

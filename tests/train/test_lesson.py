@@ -17,9 +17,9 @@ from poolembed.train.config import TrainConfig
 from poolembed.train.data import load_data
 from poolembed.train.objectives import Classification, Nested
 from poolembed.train.processes import Processes
-from poolembed.train.run import Run, train
+from poolembed.train.run import Run
 from poolembed.train.start import start_model
-from tests.train.runs import config, write_clips
+from tests.train.runs import config, train, write_clips
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -117,10 +117,10 @@ def test_a_column_of_which_no_clip_held_out_has_a_label_is_learned_and_not_measu
         )
     )
     options = {"data": str(table), "objectives": objectives(tmp_path)}
-    trained = train(config(tmp_path, **options))
+    trained = train(config(tmp_path, **options), report=True)
+    assert (tmp_path / "out" / "report.html").exists()
     assert not [name for name in trained.results["valid"] if "f1" in name or "accuracy" in name]
     assert [score["clips"] for score in trained.results["heads"]["program"]["per_class"]] == [0, 0]
-    assert (tmp_path / "out" / "report.html").exists()
     first = [options["objectives"][2], *options["objectives"][:2]]
     with pytest.raises(UsageError, match=r"no clip held out.*classification of program"):
         train(config(tmp_path, output=str(tmp_path / "other"), **{**options, "objectives": first}))

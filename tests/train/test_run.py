@@ -17,23 +17,24 @@ from filelock import FileLock
 
 import poolembed
 from poolembed.bundle import load_bundle
+from poolembed.embed.predict import Prediction, load_predictor
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
-from poolembed.predict import Prediction, load_predictor
 from poolembed.progress import silent
-from poolembed.train import loop
+from poolembed.train import loop, start
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
 from poolembed.train.data import load_data
 from poolembed.train.feeds import Reader
 from poolembed.train.learner import Student
+from poolembed.train.lesson import Lesson
 from poolembed.train.processes import Processes
-from poolembed.train.run import Run, train
+from poolembed.train.run import Run
 from poolembed.train.sampling import Crops
 from poolembed.train.start import start_model
 from tests.conftest import RATE, tiny_config
-from tests.train.runs import Quiet, config, write_clips
+from tests.train.runs import Quiet, config, train, write_clips
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -44,7 +45,7 @@ def bundle_files(directory: Path) -> dict[str, bytes]:
 
 def test_a_run_leaves_a_bundle_that_embeds_and_its_report(tmp_path: Path) -> None:
     watcher = Quiet()
-    trained = train(config(tmp_path, epochs=12, lr=0.01), on_event=watcher.event)
+    trained = train(config(tmp_path, epochs=12, lr=0.01), on_event=watcher.event, report=True)
     assert trained.finished
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
@@ -110,32 +111,32 @@ RESUMED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", RESUMED, ids="+".join)
-@pytest.mark.parametrize("after", [2, 4], ids=["in an epoch", "at its end"])
 def test_stopping_and_resuming_equals_not_having_stopped(
-    tmp_path: Path, options: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolembed.train.start.ModelConfig", tiny_config)
+    monkeypatch.setattr(start, "ModelConfig", tiny_config)
     options = {"batch_size": 3, "seconds": 0.4, **options}
     whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options))
-    stop = threading.Event()
-    first = Quiet(on_step=lambda step: stop.set() if step == after else None)
-    broken = config(tmp_path, output=str(tmp_path / "broken"), **options)
-    assert not train(broken, first, stop=stop).finished
-    assert first.steps == list(range(1, after + 1))
-    second = Quiet()
-    resumed = train(broken, second, resume=True)
-    assert second.steps[0] == after + 1
-    assert resumed.finished
-    for name in ("model.safetensors", "heads.safetensors"):
-        if (tmp_path / "whole" / name).exists():
-            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
-    timings = {"seconds", "clips_per_second", "waiting"}
-    histories = [
-        [{k: v for k, v in json.loads(line).items() if k not in timings} for line in path.read_text().splitlines()]
-        for path in (tmp_path / "whole" / "history.jsonl", tmp_path / "broken" / "history.jsonl")
-    ]
-    assert histories[0] == histories[1]
-    assert whole.results["metric"] == resumed.results["metric"]
+    for after in (2, 4):  # in an epoch, and at its end
+        stop = threading.Event()
+        first = Quiet(on_step=lambda step, stop=stop, after=after: stop.set() if step == after else None)
+        broken = config(tmp_path, output=str(tmp_path / str(after)), **options)
+        assert not train(broken, first, stop=stop).finished
+        assert first.steps == list(range(1, after + 1))
+        second = Quiet()
+        resumed = train(broken, second, resume=True)
+        assert second.steps[0] == after + 1
+        assert resumed.finished
+        for name in ("model.safetensors", "heads.safetensors"):
+            if (tmp_path / "whole" / name).exists():
+                assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / str(after) / name).read_bytes(), name
+        timings = {"seconds", "clips_per_second", "waiting"}
+        histories = [
+            [{k: v for k, v in json.loads(line).items() if k not in timings} for line in path.read_text().splitlines()]
+            for path in (tmp_path / "whole" / "history.jsonl", tmp_path / str(after) / "history.jsonl")
+        ]
+        assert histories[0] == histories[1]
+        assert whole.results["metric"] == resumed.results["metric"]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +191,7 @@ def test_a_finished_run_once_more_changes_nothing(resume: bool, tmp_path: Path) 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_what_a_kill_while_the_model_was_written_left_is_removed(resume: bool, tmp_path: Path) -> None:
-    train(config(tmp_path), report=False)
+    train(config(tmp_path))
     out = tmp_path / "out"
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / ".out.12345.part").mkdir()
@@ -314,7 +315,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
-    monkeypatch.setattr("poolembed.train.lesson.Lesson.validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr(Lesson, "validate", lambda *_: {"macro_f1": next(scores)})
     trained = train(config(tmp_path, epochs=5, patience=2))
     assert trained.results["epochs"] == 4
     assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}

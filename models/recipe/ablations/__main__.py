@@ -55,7 +55,7 @@ VALID = 1500
 
 def main(arguments: list[str] | None = None) -> int:
     """Do the runs and write the page."""
-    options = _options(arguments)
+    options = parse(arguments)
     about = machine()
     try:
         full = full_run(options)
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     if any((FULL, seed) in done for seed in range(options.seeds)):
         same = [name for name in VARIANTS if name not in names]
         page = options.work / "ablations" if options.smoke else RECIPE / "ablations"
-        write_page(page, _command(options), about, done, same)
+        write_page(page, command(options), about, done, same)
     return 1 if failed else 0
 
 
@@ -156,7 +156,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _command(options: argparse.Namespace) -> str:
+def command(options: argparse.Namespace) -> str:
     """The command without places of this machine."""
     file = options.config.resolve()
     config = f"models/recipe/{file.name}" if file.parent == RECIPE.resolve() else file.name
@@ -165,7 +165,8 @@ def _command(options: argparse.Namespace) -> str:
     return f"python -m models.recipe.ablations CORPUS WORK DEV... {given}"
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(
         prog="python -m models.recipe.ablations",
         description=__doc__,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,15 @@ from poolembed.bundle import load_bundle
 from poolembed.embed.device import DeviceName, PrecisionName
 from poolembed.embed.engine import Engine
 from poolembed.embed.model import build_engine
+from poolembed.embed.run import find_songs
 from poolembed.embed.song import Embedded, Failed
-from poolembed.errors import BundleError, UsageError
+from poolembed.errors import BundleError, FilesFailedError, UsageError
 from poolembed.nn.classifier import SongClassifier
 from poolembed.nn.head import HeadConfig
+from poolembed.text import passed_over, printable
+
+THRESHOLD = 0.5
+"""Probability from which on a label is heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +66,112 @@ class Prediction:
     note: str | None = None
 
 
+Labels = list[tuple[str, float]]
+"""Labels and their probabilities."""
+
+
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """Where a label is heard: seconds from start to end, and the highest probability between them."""
+class Moment:
+    """What is heard from `start` to `end`, in seconds: the likeliest labels, or one and its highest probability."""
 
     start: float
     end: float
-    label: str
-    probability: float
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSong:
+    """The labels of a song.
+
+    Attributes:
+        path: of the file.
+        duration: decoded seconds of audio.
+        labels: per label column the likeliest labels, the likeliest first.
+        moments: per label column, where `seconds` were asked for: what is heard in every stretch; or, of a model that
+            was trained with ``--pool predictions``, from when to when each label is heard.
+    """
+
+    path: str
+    duration: float
+    labels: dict[str, Labels]
+    moments: dict[str, list[Moment]]
+
+
+def predict(
+    songs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    model: str | os.PathLike[str] = "base",
+    *,
+    columns: Sequence[str] | None = None,
+    count: int = 3,
+    seconds: float | None = None,
+    threshold: float | None = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: int | None = None,
+    stop: threading.Event | None = None,
+    on_error: Callable[[str, str], None] | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Generator[LabelledSong]:
+    """Label songs with what a model that was trained on labelled clips hears in them.
+
+    Args:
+        songs: audio files, and directories to search for them.
+        model: name or path of the model.
+        columns: the label columns to predict; None for all that the model knows.
+        count: how many labels, the likeliest.
+        seconds: also say what is heard when, as fine as so many seconds.
+        threshold: the probability from which on a label is heard, 0 to 1; None for `THRESHOLD`.
+        device: as the following, see `poolembed.load`.
+        precision: what the encoder computes in.
+        workers: threads.
+        stop: once set, no further song is started, and those in hand are finished.
+        on_error: told path and reason of what cannot be read. Without it, an error that names all such files is raised
+            at the end, after the others were yielded.
+        on_note: told what was passed over, and what is wrong with a file that is labelled all the same.
+
+    Returns:
+        The songs in order, as they are ready.
+
+    Raises:
+        NothingFoundError: there is no audio file.
+        BundleError: there is no such model, or it knows no labels.
+        UsageError: it knows no such column, or options do not go together.
+        FilesFailedError: at the end, if files failed and there is no `on_error`.
+    """
+    found = find_songs([songs] if isinstance(songs, str | os.PathLike) else songs)
+    predictor = load_predictor(model, columns=columns, device=device, precision=precision, workers=workers)
+    if threshold is not None and (seconds is None or all(head.pool == "features" for head in predictor.heads)):
+        raise UsageError(
+            "--threshold tells from when to when a label is heard",
+            hint="it goes with --timestamps, and with a model that was trained with --pool predictions",
+        )
+    failures: dict[str, str] = {}
+    for path, reason in found.unreadable.items():
+        (on_error or failures.__setitem__)(path, reason)
+    if found.passed_over:
+        on_note(f"passed over {passed_over(found.passed_over)}")
+    paths = [file.path for file in found.files]
+
+    def labelled() -> Generator[LabelledSong]:
+        with closing(predictor.predict(paths, seconds=seconds, stop=stop)) as outcomes:
+            for song in outcomes:
+                path = paths[song.index]
+                if isinstance(song, Failed):
+                    (on_error or failures.__setitem__)(path, song.reason)
+                    continue
+                if song.note is not None:
+                    on_note(f"{printable(path)}: {song.note}")
+                labels = {head.column: top(head, song.probabilities[head.column], count) for head in predictor.heads}
+                moments = {
+                    head.column: moments_of(head, song.timelines[head.column], count, threshold)
+                    for head in predictor.heads
+                    if song.timelines
+                }
+                yield LabelledSong(path, song.duration, labels, moments)
+        if failures:
+            raise FilesFailedError(failures)
+
+    return labelled()
 
 
 class Predictor:
@@ -165,13 +269,21 @@ def load_predictor(
     return Predictor(engine, [head.config for head in chosen])
 
 
-def top(head: HeadConfig, probabilities: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
+def top(head: HeadConfig, probabilities: NDArray[np.float32], count: int) -> Labels:
     """The most probable labels of ``(K,)`` probabilities, highest first; of equal ones the head's first."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(head.labels[each], float(probabilities[each])) for each in order]
 
 
-def intervals(head: HeadConfig, timeline: Timeline, threshold: float) -> list[Interval]:
+def moments_of(head: HeadConfig, timeline: Timeline, count: int, threshold: float | None) -> list[Moment]:
+    """What is heard from when to when: each stretch's likeliest labels, or each label's own time."""
+    if head.pool == "predictions":
+        return intervals(head, timeline, THRESHOLD if threshold is None else threshold)
+    stretches = zip(timeline.start.tolist(), timeline.end.tolist(), timeline.probabilities, strict=True)
+    return [Moment(start, end, top(head, row, count)) for start, end, row in stretches]
+
+
+def intervals(head: HeadConfig, timeline: Timeline, threshold: float) -> list[Moment]:
     """Where each label's probability reaches a threshold, stretch after stretch joined; by start, then label."""
     heard = timeline.probabilities >= threshold
     # 1 where a run of stretches begins, -1 behind its end.
@@ -179,7 +291,7 @@ def intervals(head: HeadConfig, timeline: Timeline, threshold: float) -> list[In
     found = []
     for label, column in enumerate(edges.T):
         for first, behind in zip(np.flatnonzero(column == 1), np.flatnonzero(column == -1), strict=True):
-            peak = timeline.probabilities[first:behind, label].max()
-            start, end = timeline.start[first], timeline.end[behind - 1]
-            found.append(Interval(float(start), float(end), head.labels[label], float(peak)))
-    return sorted(found, key=lambda interval: interval.start)
+            peak = float(timeline.probabilities[first:behind, label].max())
+            start, end = float(timeline.start[first]), float(timeline.end[behind - 1])
+            found.append(Moment(start, end, [(head.labels[label], peak)]))
+    return sorted(found, key=lambda moment: moment.start)

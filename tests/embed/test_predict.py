@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from torch.nn import functional
 import poolembed
 from poolembed.audio.source import Source
 from poolembed.bundle import load_bundle
+from poolembed.embed.engine import Engine
+from poolembed.embed.predict import Moment, Prediction, Predictor, Timeline, intervals, load_predictor, top
 from poolembed.embed.song import Embedded, Failed
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import BundleError, BundleNotFoundError, UsageError
 from poolembed.nn.head import EmbeddingHead, FrameHead, HeadConfig
-from poolembed.predict import Interval, Prediction, Predictor, Timeline, intervals, load_predictor, top
 from tests.conftest import HOP, RATE, noise, slow_windows, tiny_heads, tiny_network
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")
@@ -178,11 +180,11 @@ class TestTimelines:
             optimizer.step()
         predictor = load_predictor(save_tiny(tmp_path, heads=[head]), precision="fp32")
         (found,) = predict(predictor, [(song, RATE)], FINEST)
-        loud_at = [i for i in intervals(predictor.heads[0], found.timelines["place"], 0.5) if i.label == "in"]
+        loud_at = [i for i in intervals(predictor.heads[0], found.timelines["place"], 0.5) if i.labels[0][0] == "in"]
         assert len(loud_at) == 1
         assert loud_at[0].start == pytest.approx(7, abs=0.1)
         assert loud_at[0].end == pytest.approx(9, abs=0.1)
-        assert loud_at[0].probability > 0.9
+        assert loud_at[0].labels[0][1] > 0.9
 
     @pytest.mark.parametrize("seconds", [0.0, -1.0, FINEST / 2, float("inf"), float("nan")])
     def test_stretches_that_cannot_be(self, predictor: Predictor, seconds: float) -> None:
@@ -204,9 +206,9 @@ class TestIntervals:
     def test_by_hand(self) -> None:
         rows = [(0.875, 0.125), (0.625, 0.5), (0.25, 0.75), (0.5, 0.25)]
         assert intervals(HEAD, timeline_of(rows), 0.5) == [
-            Interval(0.0, 1.0, "a", 0.875),
-            Interval(0.5, 1.5, "b", 0.75),
-            Interval(1.5, 2.0, "a", 0.5),
+            Moment(0.0, 1.0, [("a", 0.875)]),
+            Moment(0.5, 1.5, [("b", 0.75)]),
+            Moment(1.5, 2.0, [("a", 0.5)]),
         ]
         assert intervals(HEAD, timeline_of([]), 0.5) == []
 
@@ -223,7 +225,7 @@ class TestIntervals:
                     ends = (0.5 * place, 0.5 * (place + len(values)))
                     expected.append((*ends, HEAD.labels[label], float(max(values))))
                 place += len(values)
-        found = [(i.start, i.end, i.label, i.probability) for i in intervals(HEAD, timeline_of(rows), threshold)]
+        found = [(i.start, i.end, *i.labels[0]) for i in intervals(HEAD, timeline_of(rows), threshold)]
         assert sorted(found) == sorted(expected)
         assert [start for start, *_ in found] == sorted(start for start, *_ in found)
 
@@ -251,8 +253,11 @@ class TestLoading:
         with pytest.raises(BundleNotFoundError):
             load_predictor("nowhere")
 
-    def test_options_are_not_ignored(self, bundle: Path) -> None:
-        engine = load_predictor(bundle, device="cpu", precision="bf16", batch_size=3, workers=5)._engine
-        assert (engine.network.dtype, engine.batch_size, engine.workers) == (torch.bfloat16, 3, 5)
+    def test_options_are_not_ignored(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = mock.Mock(wraps=Engine)
+        monkeypatch.setattr("poolembed.embed.model.Engine", engine)
+        load_predictor(bundle, device="cpu", precision="bf16", batch_size=3, workers=5)
+        assert engine.call_args.args[1].dtype == torch.bfloat16
+        assert {"batch_size": 3, "workers": 5}.items() <= engine.call_args.kwargs.items()
         with pytest.raises(UsageError):
             load_predictor(bundle, device="gpu")  # type: ignore[arg-type]
