@@ -300,7 +300,7 @@ class TestOpening:
             for view in (False, True):
                 graph = usearch.Index.restore(path, view=view)
                 assert (len(graph), graph.ndim) == (len(vectors), SIZE)
-                integers = graph.get(np.arange(len(vectors)))
+                integers = np.asarray(graph.get(np.arange(len(vectors))))  # which is a tuple
                 np.testing.assert_allclose(np.corrcoef(np.ravel(integers), np.ravel(vectors))[0, 1], 1, atol=0.02)
                 found = graph.search(integers[:50], 1)
                 assert np.mean(found.keys[:, 0] == np.arange(50)) > 0.99
