@@ -286,7 +286,7 @@ def _check(record: Record, shared: str | None) -> None:
 
 
 def _check_rows(records: Collection[Record], lines: Sequence[bytes], path: str) -> None:
-    """Raise an OutputError unless the rows are 0, 1, 2, … once each, and no timestamps are of two songs."""
+    """Raise an OutputError unless the rows are 0, 1, 2, … once each."""
     rows = sorted(record.row for record in records if record.row is not None)
     for expected, row in enumerate(rows):
         if row != expected:
@@ -294,6 +294,3 @@ def _check_rows(records: Collection[Record], lines: Sequence[bytes], path: str) 
             number = next(n for n, line in enumerate(lines[1:], 2) if b'"row"' in line and _decode(line) == wrong)
             what = f"row {row} is another song's too" if row < expected else f"there is no row {expected} before {row}"
             raise OutputError(f"{path} is damaged in line {number}: {what}", hint=WAY_OUT)
-    spans = [record.timestamps for record in records if record.timestamps is not None]
-    if sum(count for _, count in spans) > max(map(sum, spans), default=0):
-        raise OutputError(f"{path} is damaged: two songs have the same timestamps", hint=WAY_OUT)

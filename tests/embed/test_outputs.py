@@ -354,6 +354,14 @@ def test_damaged_data_is_refused(tmp_path: Path, format: Format) -> None:
         open_(tmp_path / "out", format)
 
 
+def test_songs_that_share_timestamps_are_refused(tmp_path: Path) -> None:
+    run(tmp_path / "out", put(tmp_path / "lib", a="1", b="12"), "matrix", 2.0)
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    manifest.write_text(re.sub(r'"timestamps": \[\d+, \d+\]', '"timestamps": [0, 3]', manifest.read_text()))
+    with pytest.raises(OutputError, match="share timestamps"):
+        open_(tmp_path / "out", "matrix", timestamps=2.0)
+
+
 TABLES: list[Format] = ["jsonl", "parquet"]
 
 

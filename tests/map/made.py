@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from poolembed.map.layout import Layout
 
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
 from poolembed.search.exact import Hits
-from poolembed.search.layout import Layout
 from tests.conftest import RATE, noise
 
 

@@ -163,9 +163,12 @@ class Rows:
         """Keep the rows of some records, which are the first, and the segments that these mention.
 
         Raises:
-            OutputError: there are fewer than that.
+            OutputError: there are fewer than that, or songs share segments.
         """
-        segments = max((sum(r.timestamps) for r in records if r.timestamps is not None), default=0)
+        spans = [record.timestamps for record in records if record.timestamps is not None]
+        segments = max(map(sum, spans), default=0)
+        if sum(count for _, count in spans) > segments:
+            raise OutputError(f"the manifest of {self._files[0].path} is damaged: songs share timestamps", hint=WAY_OUT)
         for file, count in zip(self._files, (len(records), segments, segments), strict=False):
             file.keep(count)
 

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.errors import UsageError, VectorsError
-from poolembed.search.candidates import Found, nearest_of
 from poolembed.search.collection import Collection
-from poolembed.search.exact import ExactSearch, Hits, unit_queries
+from poolembed.search.exact import ExactSearch, Found, Hits, nearest_of, unit_queries
 from poolembed.search.index.file import Contents, Names, damaged, read_contents
 from poolembed.vectors import RowNumbers
 
