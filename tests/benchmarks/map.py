@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from poolembed.map.layout import Layout, lay_out
 
+from poolembed.map.layout import Layout, lay_out
 from poolembed.map.page import render
 from poolembed.map.songs import Folder, Songs
 from poolembed.search.collection import Collection

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from poolembed.map.layout import Layout
 
 from poolembed.identity import ModelIdentity
+from poolembed.map.layout import Layout
 from poolembed.search.collection import Collection
 from poolembed.search.exact import Hits
 from tests.conftest import RATE, noise

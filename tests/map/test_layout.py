@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from poolembed.map.layout import FEW, GROUPS, lay_out
 from sklearn.manifold import trustworthiness
 
 from poolembed.errors import VectorsError
+from poolembed.map.layout import FEW, GROUPS, lay_out
 from tests.map.made import collection
 
 
