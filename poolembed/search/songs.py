@@ -22,9 +22,8 @@ from poolembed.search.collection import Collection, open_collection, read_durati
 from poolembed.search.duplicates import THRESHOLD, TOLERANCE, Duplicates, find_duplicates
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
 from poolembed.search.index import is_index, open_index
-from poolembed.search.lance import is_table, open_table, table_collection
+from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
 from poolembed.search.queries import Query, check_model, every_row, mean_query, read_queries, unit_vector
-from poolembed.search.tablesearch import TableSearch
 from poolembed.text import printable
 
 if TYPE_CHECKING:
