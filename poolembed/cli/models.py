@@ -22,7 +22,8 @@ Examples:
 
 def models(as_json: Json = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
-    from poolembed.bundle import describe, list_bundles
+    from poolembed.bundle import describe
+    from poolembed.catalog import list_bundles
 
     found, broken = [], 0
     for path in list_bundles():

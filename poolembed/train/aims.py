@@ -15,8 +15,8 @@ from poolembed.errors import TrainingError, UsageError
 from poolembed.evaluate import metrics
 from poolembed.evaluate.retrieval import retrieve
 from poolembed.labels import Labelled
-from poolembed.nn.config import ModelConfig, PoolingConfig
-from poolembed.nn.head import EmbeddingHead, HeadConfig, build_head
+from poolembed.nn.config import HeadConfig, ModelConfig, PoolingConfig
+from poolembed.nn.head import EmbeddingHead, build_head
 from poolembed.train.config import ObjectiveConfig, TrainConfig
 from poolembed.train.feeds import Reader
 from poolembed.train.learner import Student

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poolembed.nn.head import EmbeddingHead, HeadConfig
+from poolembed.nn.config import HeadConfig
+from poolembed.nn.head import EmbeddingHead
 
 
 @dataclass

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from poolembed.nn.config import PoolingConfig
-from poolembed.nn.head import EmbeddingHead, HeadConfig
+from poolembed.nn.config import HeadConfig, PoolingConfig
+from poolembed.nn.head import EmbeddingHead
 from poolembed.train.objectives import (
     Classification,
     Distill,

@@ -15,7 +15,7 @@ from typing import Any
 
 from models.recipe.ablations.variants import objective_name
 from models.recipe.dev import Dev
-from poolembed import bundle
+from poolembed import bundle, catalog
 from poolembed.embed.model import build_engine
 from poolembed.errors import TrainingError
 from poolembed.evaluate.clips import embed_clips
@@ -126,7 +126,7 @@ def by_objective(config: TrainConfig, results: dict[str, Any]) -> dict[str, dict
 
 def _train(config: TrainConfig, output: Path, stop: threading.Event) -> None:
     """Train in a process of its own, unless that is done; or go on with what was cut off."""
-    if (output / bundle.CONFIG).exists() or stop.is_set():
+    if (output / catalog.CONFIG).exists() or stop.is_set():
         return
     output.mkdir(parents=True, exist_ok=True)
     told = output.with_suffix(".toml")
@@ -147,5 +147,5 @@ def _train(config: TrainConfig, output: Path, stop: threading.Event) -> None:
             if stop.wait(0.2):
                 process.terminate()
                 process.wait()
-    if not stop.is_set() and not (output / bundle.CONFIG).exists():
+    if not stop.is_set() and not (output / catalog.CONFIG).exists():
         raise TrainingError(f"ended with {process.returncode}: {log.read_text().strip()[-500:]}")
