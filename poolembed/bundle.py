@@ -34,6 +34,7 @@ from poolembed.catalog import (
     described,
     find_bundle,
     fingerprint,
+    list_bundles,
     not_described,
     read_config,
     read_file,
@@ -255,3 +256,14 @@ def describe(path: Path) -> dict[str, str | int]:
         "about": about.replace("*", "").lstrip("# "),
         "path": str(path),
     }
+
+
+def describe_all() -> tuple[list[dict[str, str | int]], list[BundleError]]:
+    """What there is to say about each of the bundles at hand, and what is wrong with those that cannot be used."""
+    found, broken = [], []
+    for path in list_bundles():
+        try:
+            found.append(describe(path))
+        except BundleError as error:
+            broken.append(error)
+    return found, broken

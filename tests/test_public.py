@@ -152,3 +152,55 @@ def test_no_error_is_swallowed_unseen(source: Path) -> None:
 
 def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
+
+
+CALLED = {
+    "compare": {"poolembed.compare", "msgspec"},
+    "duplicates": {"poolembed.search.duplicates", "poolembed.search.quality"},
+    "embed": {"poolembed.embed", "poolembed.identity"},
+    "index": {"poolembed.search.index"},
+    "map": {"poolembed.map"},
+    "models": {"poolembed.bundle"},
+    "push": {"poolembed.search"},
+    "settings": {"poolembed.compare.config", "poolembed.train", "msgspec"},
+    "train": {"poolembed.train"},
+    "training": {"poolembed.labels", "poolembed.train"},
+}
+"""What modules of the command line import when they run, beyond `poolembed` itself, names of errors and words."""
+
+SHARED = {
+    "click",
+    "poolembed.cli",
+    "poolembed.embed.crew",
+    "poolembed.errors",
+    "poolembed.files",
+    "poolembed.text",
+    "rich",
+    "typer",
+}
+
+
+@pytest.mark.parametrize("source", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_a_verb_parses_calls_the_library_and_shows(source: Path) -> None:
+    """No model is loaded, nothing joined or decoded in the command line."""
+    tree = ast.parse(source.read_text())
+    hidden = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    imported = set()
+    for node in ast.walk(tree):
+        if node not in hidden and isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif node not in hidden and isinstance(node, ast.ImportFrom):
+            imported |= {str(node.module)}
+    allowed = tuple(SHARED | CALLED.get(source.stem, set()))
+    beyond = {
+        name
+        for name in imported - {"poolembed"}
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not any(name == each or name.startswith(f"{each}.") for each in allowed)
+    }
+    assert not beyond

@@ -18,9 +18,9 @@ from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import duration, printable, size
 
 if TYPE_CHECKING:
-    from poolembed.search.collection import Collection
     from poolembed.search.duplicates import Duplicates, Group
     from poolembed.search.quality import Copy
+    from poolembed.search.songs import Songs
 
 HELP = """\
 \b
@@ -79,16 +79,16 @@ def duplicates(
         if value is not None and math.isnan(value):
             raise UsageError(f"{option} needs a number, and nan is none")
 
-    from poolembed.search.collection import open_collection
-    from poolembed.search.duplicates import THRESHOLD, TOLERANCE, find_duplicates
+    import poolembed
+    from poolembed.search.duplicates import THRESHOLD, TOLERANCE
 
-    opened = open_collection(collection, paths)
-    if format == "paths" and not opened.named:
+    songs = poolembed.open(collection, paths)
+    if format == "paths" and not songs.has_paths:
         raise UsageError(f"{collection} does not name its songs", hint="--paths FILE does, with a path a line")
     least = THRESHOLD if threshold is None else threshold
     most = TOLERANCE if tolerance is None else tolerance
     with showing(quiet) as progress:
-        found = find_duplicates(opened, threshold=least, tolerance=most, progress=progress)
+        found = songs.duplicates(threshold=least, tolerance=most, progress=progress)
     if format == "paths":
         text = _as_paths(found.groups, b"\0" if null else b"\n")
     else:
@@ -103,7 +103,7 @@ def duplicates(
         with writing(path), replacing(path, path.parent) as part:
             part.write_bytes(text)
     if not quiet:
-        _say(opened, found, least, most, chosen=threshold is not None, format=format)
+        _say(songs, found, least, most, chosen=threshold is not None, format=format)
 
 
 def _as_table(groups: list[Group]) -> str:
@@ -159,9 +159,7 @@ def _as_paths(groups: list[Group], end: bytes) -> bytes:
     return b"".join(path + end for path in paths)
 
 
-def _say(
-    collection: Collection, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool, format: str
-) -> None:
+def _say(songs: Songs, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool, format: str) -> None:
     """What it comes to, what to be careful of, and that nothing is deleted; on standard error."""
     from poolembed.search.duplicates import MEASURED_ON
 
@@ -175,16 +173,16 @@ def _say(
         typer.echo(f"left out, for they are silent or their channels cancel: {found.soundless}", err=True)
     if not found.by_length:
         typer.echo("note: these vectors do not say how long the songs are, so that only the cosine decides", err=True)
-    if not chosen and (collection.model is None or collection.model.fingerprint != MEASURED_ON):
-        than = "that of these vectors" if collection.model is None else collection.model.name
+    if not chosen and (songs.model is None or songs.model.fingerprint != MEASURED_ON):
+        than = "that of these vectors" if songs.model is None else songs.model.name
         typer.echo(f"note: {threshold:g} was chosen for another model than {than}; --threshold sets it", err=True)
     if not found.groups:
-        typer.echo(f"no duplicates among {len(collection)} songs, {by}", err=True)
+        typer.echo(f"no duplicates among {len(songs)} songs, {by}", err=True)
         return
     spare = sum(len(group.spare) for group in found.groups)
     unsure = sum(len(group.songs) - 1 for group in found.groups) - spare
     freed = size(sum(group.freed for group in found.groups))
-    typer.echo(f"groups of duplicates among {len(collection)} songs, {by}: {len(found.groups)}", err=True)
+    typer.echo(f"groups of duplicates among {len(songs)} songs, {by}: {len(found.groups)}", err=True)
     typer.echo(f"that the best of each can stand for: {spare} song{'' if spare == 1 else 's'}, {freed}", err=True)
     if unsure:
         why = "" if format == "table" else "; --format table says why"

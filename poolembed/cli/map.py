@@ -39,18 +39,17 @@ def map_songs(
     """Make a map of a collection: one HTML file that shows every song as a dot and plays it."""
     from pathlib import Path
 
+    import poolembed
     from poolembed.map import make_map
-    from poolembed.search.collection import open_collection
-    from poolembed.vectors import RowNumbers
 
-    opened = open_collection(collection, paths)
+    songs = poolembed.open(collection, paths)
     with showing(quiet) as progress:
-        made = make_map(opened, Path(output), overwrite=overwrite, progress=progress)
+        made = make_map(songs.collection, Path(output), overwrite=overwrite, progress=progress)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path), "collection": collection}))
     if quiet:
         return
-    if isinstance(opened.paths, RowNumbers):
+    if not songs.has_paths:
         typer.echo("no song can be played: rows have no paths; --paths names a file that has them", err=True)
     else:
         _missing(made)

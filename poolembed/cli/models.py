@@ -9,7 +9,6 @@ import typer
 from poolembed.cli.embed import SOME_FAILED
 from poolembed.cli.options import Json
 from poolembed.cli.report import table
-from poolembed.errors import BundleError
 from poolembed.text import size
 
 HELP = """\
@@ -22,16 +21,11 @@ Examples:
 
 def models(as_json: Json = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
-    from poolembed.bundle import describe
-    from poolembed.catalog import list_bundles
+    from poolembed.bundle import describe_all
 
-    found, broken = [], 0
-    for path in list_bundles():
-        try:
-            found.append(describe(path))
-        except BundleError as error:
-            typer.echo(f"poolembed: {error}", err=True)
-            broken += 1
+    found, broken = describe_all()
+    for error in broken:
+        typer.echo(f"poolembed: {error}", err=True)
     if as_json:
         typer.echo(json.dumps(found))
         raise typer.Exit(SOME_FAILED if broken else 0)

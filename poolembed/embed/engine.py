@@ -375,7 +375,7 @@ class _Run:
 
     def _finish(self, song: _Song) -> Outcome:
         if not bool(torch.isfinite(embedding := song.merger.embedding()).all()):
-            return Failed(song.index, "samples too large to embed: the embedding is not finite")
+            return Failed(song.index, "the embedding is not finite: samples, or weights of the model, are too large")
         segments = song.merger.segments()
         return Embedded(song.index, embedding.numpy(), song.duration, song.note, segments, song.encoding)
 

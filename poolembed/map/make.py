@@ -10,10 +10,10 @@ from poolembed.errors import OutputError
 from poolembed.files.claims import working, working_folder
 from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
+from poolembed.map.layout import lay_out
 from poolembed.map.page import render
 from poolembed.map.songs import describe
 from poolembed.progress import Progress, silent
-from poolembed.search.layout import lay_out
 
 if TYPE_CHECKING:
     from poolembed.search.collection import Collection

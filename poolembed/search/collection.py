@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
-from poolembed.errors import OutputError, UsageError
+from poolembed.errors import OutputError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.text import path_text
 from poolembed.vectors import RowNumbers, check_rows, open_vectors
@@ -97,6 +99,30 @@ class Collection:
             return self
         return replace(self, matrix=self.matrix[:, :size], unit=False)
 
+    def matching(self, include: Sequence[str], exclude: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Which rows globs let through: those that match one of `include`, if there are any, and none of `exclude`.
+
+        A glob matches a song if it matches all of its key or all of its path. ``*`` matches ``/`` too.
+
+        Returns:
+            ``(N,)``; or None where all rows are let through because there are no globs.
+
+        Raises:
+            VectorsError: none is let through.
+        """
+        if not include and not exclude:
+            return None
+        wanted, unwanted = _matcher(include or ["*"]), _matcher(exclude)
+        names = zip(self.keys, self.paths, strict=True)
+        fitting = (any(map(wanted, both)) and not any(map(unwanted, both)) for both in names)
+        allowed = np.fromiter(fitting, bool, len(self))
+        if not allowed.any():
+            raise VectorsError(
+                f"none of the {len(self)} songs of {self.source} is left by the filters",
+                hint=f"names are like {self.keys[0]}, and * matches / too",
+            )
+        return allowed
+
 
 def open_collection(source: str | os.PathLike[str], paths: str | os.PathLike[str] | None = None) -> Collection:
     """Open vectors.
@@ -160,3 +186,8 @@ def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
         for path, seconds in pairs
         if isinstance(path, str) and type(seconds) in (int, float) and 0 <= seconds < math.inf
     }
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
+    patterns = [fnmatch.translate(os.path.expanduser(glob)) for glob in globs]  # noqa: PTH111
+    return re.compile("|".join(patterns)).fullmatch if patterns else lambda name: None

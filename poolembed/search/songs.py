@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -89,6 +87,9 @@ class Songs:
     """The songs of a collection: search them, look at their vectors. `poolembed.open` makes it.
 
     ``len`` is the number of songs, and iterating gives their paths. Rows of `vectors` are in the order of `paths`.
+
+    Attributes:
+        collection: the vectors with all that is known of them.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Songs:
         model: str | os.PathLike[str] | None = None,
         shorten: bool = False,
     ) -> None:
-        self._collection = collection
+        self.collection = collection
         self._searcher = searcher
         self._model_name = model
         self._loaded: Model | None = None
@@ -107,14 +108,14 @@ class Songs:
         self._tags = lru_cache(_REMEMBERED)(read_tags)
 
     def __len__(self) -> int:
-        return len(self._collection)
+        return len(self.collection)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._collection.paths)
+        return iter(self.collection.paths)
 
     def __repr__(self) -> str:
         of = f", of the model {self.model.name}" if self.model else ""
-        return f"<{len(self)} songs of {self._collection.source}, {self._collection.size} numbers each{of}>"
+        return f"<{len(self)} songs of {self.collection.source}, {self.collection.size} numbers each{of}>"
 
     @property
     def vectors(self) -> NDArray[Any]:
@@ -122,27 +123,27 @@ class Songs:
 
         Of a table it is no array, but has ``shape`` and ``dtype``, and reads the rows that are asked for.
         """
-        return self._collection.matrix
+        return self.collection.matrix
 
     @cached_property
     def paths(self) -> list[str]:
         """The path of each song, from the root where ``poolembed embed`` wrote them; else as given, or row numbers."""
-        return list(self._collection.paths)
+        return list(self.collection.paths)
 
     @property
     def has_paths(self) -> bool:
         """Whether `paths` are more than row numbers."""
-        return self._collection.named
+        return self.collection.named
 
     @property
     def model(self) -> ModelIdentity | None:
         """The name, fingerprint and embedding_size of the model whose vectors these are; None where nothing says so."""
-        return self._collection.model
+        return self.collection.model
 
     @cached_property
     def durations(self) -> dict[str, float]:
         """Path -> decoded seconds, of the songs whose length the collection's manifest or table tells."""
-        return read_durations(self._collection)
+        return read_durations(self.collection)
 
     def search(
         self,
@@ -176,7 +177,7 @@ class Songs:
         if sample_rate is not None:
             if isinstance(wanted, str | os.PathLike):
                 raise UsageError("sample_rate is for samples, and a file has its own", hint="leave it out")
-            wanted = self._load("samples").embed(wanted, sample_rate=sample_rate)[: self._collection.size]
+            wanted = self._load("samples").embed(wanted, sample_rate=sample_rate)[: self.collection.size]
         if not (isinstance(wanted, list | tuple) and any(isinstance(each, _ONE) for each in wanted)):
             wanted = [wanted]
         answers = self.search_each(wanted, k, mean=True, include=include, exclude=exclude, with_query=with_query)
@@ -218,9 +219,9 @@ class Songs:
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, got {k}")
-        allowed = allowed_rows(self._collection, include, exclude)
+        allowed = self.collection.matching(include, exclude)
         if queries is None:
-            every = every_row(self._collection)
+            every = every_row(self.collection)
             return Answers({}, len(self), self._answer(every, k, allowed, with_query))
         found, failures = self._read(queries, stdin, on_note)
         several = [mean_query(found)] if mean and len(found) > 1 else found
@@ -244,7 +245,7 @@ class Songs:
             tolerance: seconds that their lengths may differ, where known.
             progress: told how far it is.
         """
-        return find_duplicates(self._collection, threshold=threshold, tolerance=tolerance, progress=progress)
+        return find_duplicates(self.collection, threshold=threshold, tolerance=tolerance, progress=progress)
 
     def _answer(
         self, queries: Iterable[Query], k: int, allowed: NDArray[np.bool_] | None, with_query: bool
@@ -262,15 +263,15 @@ class Songs:
                 yield Answer(query.name, hits)
 
     def _hit(self, rank: int, row: int, cosine: float) -> Hit:
-        path = self._collection.paths[row]
+        path = self.collection.paths[row]
         tags = self._tags(path) if self.has_paths else Tags()
-        return Hit(path, round(cosine, 6), tags.title, tags.artist, self._collection.keys[row], rank)
+        return Hit(path, round(cosine, 6), tags.title, tags.artist, self.collection.keys[row], rank)
 
     def _read(
         self, asked: Iterable[Any], stdin: bytes | None, on_note: Callable[[str], None]
     ) -> tuple[list[Query], dict[str, PoolembedError]]:
         """The queries, those that are audio embedded, and what is wrong with others."""
-        found, failures = read_queries(asked, self._collection, stdin, shorten=self._shorten)
+        found, failures = read_queries(asked, self.collection, stdin, shorten=self._shorten)
         files = [each for each in found if isinstance(each, str)]
         embedded: dict[str, Query] = {}
         if files:
@@ -288,7 +289,7 @@ class Songs:
                     if outcome.note is not None:
                         on_note(f"{printable(path)}: {outcome.note}")
                     try:
-                        embedded[path] = Query(path, unit_vector(outcome.embedding, self._collection, shorten=True))
+                        embedded[path] = Query(path, unit_vector(outcome.embedding, self.collection, shorten=True))
                     except VectorsError as error:
                         failures[path] = error
         queries = (embedded.get(each) if isinstance(each, str) else each for each in found)
@@ -305,7 +306,7 @@ class Songs:
             loaded = load(self._model_name)
         elif own is None:
             raise UsageError(
-                f"{self._collection.source} does not say which model its vectors are of, so {query} cannot be embedded",
+                f"{self.collection.source} does not say which model its vectors are of, so {query} cannot be embedded",
                 hint="--model names it; in Python, model= of poolembed.open",
             )
         else:
@@ -313,12 +314,12 @@ class Songs:
                 loaded = load(own.name)
             except BundleNotFoundError as error:
                 raise VectorsError(
-                    f"{self._collection.source} is of the model {own.name} ({own.fingerprint[:8]}), which is not at "
+                    f"{self.collection.source} is of the model {own.name} ({own.fingerprint[:8]}), which is not at "
                     "hand",
                     hint="--model gives its path; in Python, model= of poolembed.open",
                 ) from error
         identity = ModelIdentity(loaded.name, loaded.fingerprint, loaded.embedding_size)
-        check_model(identity, self._collection, f"the query {query}")
+        check_model(identity, self.collection, f"the query {query}")
         self._loaded = loaded
         return loaded
 
@@ -357,7 +358,7 @@ def open_songs(
     elif not os.path.exists(place):  # noqa: PTH110
         raise VectorsError(
             f"no collection {place}: no such file or directory",
-            hint="poolembed embed ~/Music makes ./embeddings; --in names another one",
+            hint="poolembed embed ~/Music makes ./embeddings",
         )
     else:
         collection = open_collection(place, paths)
@@ -371,40 +372,3 @@ def _refuse(source: str, what: str, paths: object, dim: object) -> None:
     for option, value, why in (("--paths", paths, "has its own"), ("--dim", dim, "is searched as it was made")):
         if value is not None:
             raise UsageError(f"{option} does not go with {source}: {what} {why}")
-
-
-def allowed_rows(
-    collection: Collection, including: Sequence[str], excluding: Sequence[str]
-) -> NDArray[np.bool_] | None:
-    """Which rows globs let through: those that match one of `including`, if there are any, and none of `excluding`.
-
-    A glob matches a song if it matches all of its key or all of its path. ``*`` matches ``/`` too.
-
-    Returns:
-        ``(N,)``; or None where all rows are let through because there are no globs.
-
-    Raises:
-        VectorsError: none is let through.
-    """
-    if not including and not excluding:
-        return None
-    wanted, unwanted = (_matcher(globs) for globs in (including, excluding))
-    allowed = np.fromiter(
-        (
-            (not including or bool(wanted(key) or wanted(path))) and not (unwanted(key) or unwanted(path))
-            for key, path in zip(collection.keys, collection.paths, strict=True)
-        ),
-        bool,
-        len(collection),
-    )
-    if not allowed.any():
-        raise VectorsError(
-            f"none of the {len(collection)} songs of {collection.source} is left by the filters",
-            hint=f"names are like {collection.keys[0]}, and * matches / too",
-        )
-    return allowed
-
-
-def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
-    patterns = [fnmatch.translate(os.path.expanduser(glob)) for glob in globs]  # noqa: PTH111
-    return re.compile("|".join(patterns)).fullmatch if patterns else lambda name: None

@@ -203,7 +203,7 @@ class TestExactness:
         loud = (np.full(WINDOW, 3e38, np.float32), RATE)
         outcomes = list(make_engine().run([SONGS[4], loud, SONGS[5]]))
         assert isinstance(outcomes[1], Failed)
-        assert "finite" in outcomes[1].reason
+        assert "finite" in outcomes[1].reason and "weights" in outcomes[1].reason
         alone = embed(make_engine(), [SONGS[4], SONGS[5]])
         for outcome, vector in zip((outcomes[0], outcomes[2]), alone, strict=True):
             assert isinstance(outcome, Embedded)

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from poolembed.errors import UsageError, VectorsError
-from poolembed.search import candidates, exact
+from poolembed.search import exact
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch, Hits
 
@@ -36,7 +36,7 @@ def divided(block_bytes: int = 64, threads: int = 1, many: int = 1 << 20) -> Ite
     with (
         mock.patch.object(exact, "BLOCK_BYTES", block_bytes),
         mock.patch.object(exact, "blas", lambda: blas),
-        mock.patch.object(candidates, "MANY", many),
+        mock.patch.object(exact, "MANY", many),
     ):
         yield
 

@@ -20,7 +20,7 @@ from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch
 from poolembed.search.queries import Query, every_row, locate, mean_query, read_queries, unit_vector
-from poolembed.search.songs import Songs, allowed_rows
+from poolembed.search.songs import Songs
 from tests.search.copies import direction, embedded
 
 SONGS = {"a.wav": 10.0, "b/a.wav": 20.0, "b/c d.wav": 40.0, "ü.wav": 80.0}
@@ -292,15 +292,15 @@ class TestFilters:
         library = named([f"/m/{key}" for key in keys], keys)
         if not any(expected):
             with pytest.raises(VectorsError, match="left by the filters"):
-                allowed_rows(library, including, excluding)
+                library.matching(including, excluding)
             return
-        allowed = allowed_rows(library, including, excluding)
+        allowed = library.matching(including, excluding)
         assert (allowed is None) == (not including and not excluding)
         assert allowed is None or allowed.tolist() == expected
 
     def test_a_home_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/m")
-        allowed = allowed_rows(named(["/m/a", "/n/a"]), ["~/*"], [])
+        allowed = named(["/m/a", "/n/a"]).matching(["~/*"], [])
         assert allowed is not None
         assert allowed.tolist() == [True, False]
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.errors import UsageError, VectorsError
-from poolembed.search.candidates import Found, nearest_of
 from poolembed.search.collection import Collection
-from poolembed.search.exact import ExactSearch, Hits
+from poolembed.search.exact import ExactSearch, Found, Hits, nearest_of
 from poolembed.search.index.file import damaged, read_contents, starts_as_index
 from poolembed.search.index.graph import Graph
 from poolembed.search.index.names import Names
