@@ -107,7 +107,7 @@ def _as_json(trained: Trained) -> dict[str, Any]:
     summary = {key: value for key, value in trained.results.items() if key not in lists}
     if trained.finished:
         data = trained.results["data"]
-        summary["clips"] = {name: side["clips"] for name, side in data["sides"].items()}
+        summary["clips"] = {name: split["clips"] for name, split in data["splits"].items()}
         summary["dropped"] = data["dropped"]
         summary["failed"] = len(trained.lost)
     return {"output": str(trained.output), "finished": trained.finished, **summary}

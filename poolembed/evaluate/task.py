@@ -189,7 +189,7 @@ def _missing_in_training(
 
 
 def _copies_across(same: NDArray[np.int64], folds: NDArray[np.int64]) -> list[str]:
-    """A note on copies that the given folds have on both sides."""
+    """A note on copies that the given folds have in both splits."""
     home: dict[int, set[int]] = {}
     for content, fold in zip(same.tolist(), folds.tolist(), strict=True):
         home.setdefault(content, set()).add(fold)

@@ -15,8 +15,8 @@ from poolembed.labels import DataReport
 from poolembed.train import checkpoint
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, is_written
-from poolembed.train.loop import EpochRecord, Plan
 from poolembed.train.results import HISTORY, RESULTS
+from poolembed.train.trainer import EpochRecord, Plan
 
 
 @contextmanager

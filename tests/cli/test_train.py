@@ -35,8 +35,8 @@ from poolembed.train.config import (
 )
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
 from poolembed.train.directory import Recording
-from poolembed.train.loop import EpochRecord
 from poolembed.train.run import Trained
+from poolembed.train.trainer import EpochRecord
 from tests.cli.conftest import Cli, Send
 from tests.train.runs import write_clips
 

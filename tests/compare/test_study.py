@@ -279,7 +279,7 @@ def test_from_scratch_the_architecture_is_the_studys(tmp_path: Path) -> None:
     assert network.config.pooling.kind == "max"
 
 
-def test_search_takes_the_best_on_the_validation_side() -> None:
+def test_search_takes_the_best_on_the_validation_split() -> None:
     records = [record("gem-scalar", 0, score, trial={"p": p}) for p, score in ((1, 0.3), (2, 0.5), (3, 0.5), (4, 0.1))]
     assert best_trial(records) == {"p": 2}
 

@@ -21,14 +21,14 @@ from poolembed.embed.predict import Prediction, load_predictor
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
 from poolembed.progress import silent
-from poolembed.train import loop, start
+from poolembed.train import start, trainer
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
-from poolembed.train.data import load_data
-from poolembed.train.feeds import Reader
-from poolembed.train.learner import Student
-from poolembed.train.lesson import Lesson
+from poolembed.train.dataset import load_dataset
+from poolembed.train.loading import WholeClips
+from poolembed.train.module import HeadedModel
+from poolembed.train.objectives.objectives import Objectives
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run
 from poolembed.train.sampling import Crops
@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypat
         if step == 5:
             raise KilledError
 
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
     train(config(tmp_path, output=str(tmp_path / "whole")))
     broken = config(tmp_path, output=str(tmp_path / "broken"))
     with pytest.raises(KilledError):
@@ -259,13 +259,12 @@ def test_a_frozen_encoder_keeps_its_weights_and_sees_each_clip_once(tmp_path: Pa
 def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
     settings = config(tmp_path)
     network = start_model(settings)
-    data = load_data(settings, network, silent, ALONE)
+    data = load_dataset(settings, network, silent, ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
-    student = run.learner.student.eval()
-    rows = run.reader().rows(student, data.division.valid)
+    outputs = run.whole_clips().outputs(run.module.headed.eval(), data.division.valid)
     model = poolembed.load(tmp_path / "start", precision="fp32")
-    for clip, embedding in zip(data.division.valid, rows.embeddings, strict=True):
+    for clip, embedding in zip(data.division.valid, outputs.embeddings, strict=True):
         expected = torch.from_numpy(model.embed(data.labelled.clips[clip].path))
         assert float(embedding @ expected) > 0.999, "quantised log-mels lead elsewhere"
 
@@ -278,15 +277,16 @@ def test_a_model_with_context_is_trained_and_embeds_as_it_was_validated(tmp_path
     assert train(settings).finished
     trained = load_bundle(tmp_path / "out")
     assert trained.network.config.encoder == encoder
-    data = load_data(settings, trained.network, silent, ALONE)
+    data = load_dataset(settings, trained.network, silent, ALONE)
     assert data is not None
-    reader = Reader(Crops.of(data.cache, data.rows, encoder), device=ALONE.device, log_floor=data.cache.log_floor)
-    rows = reader.rows(Student(trained.network, trained.heads), data.division.valid)
+    crops = Crops.of(data.cache, data.rows, encoder)
+    whole_clips = WholeClips(crops, device=ALONE.device, log_floor=data.cache.log_floor)
+    outputs = whole_clips.outputs(HeadedModel(trained.network, trained.heads), data.division.valid)
     clips = [data.labelled.clips[clip].path for clip in data.division.valid]
     embedded = poolembed.load(tmp_path / "out", precision="fp32").embed_files(clips)
     predicted = load_predictor(tmp_path / "out", precision="fp32").predict(clips)
     for embedding, score, (_, vector), prediction in zip(
-        rows.embeddings, rows.scores["label"], embedded, predicted, strict=True
+        outputs.embeddings, outputs.scores["label"], embedded, predicted, strict=True
     ):
         assert float(embedding @ torch.from_numpy(vector)) > 0.999
         assert isinstance(prediction, Prediction)
@@ -299,12 +299,11 @@ def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
         tmp_path, init="scratch", model=msgspec.to_builtins(tiny_config(mel_statistics=False)), pooling="max"
     )
     network = start_model(settings)
-    data = load_data(settings, network, silent, ALONE)
+    data = load_dataset(settings, network, silent, ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
-    student = run.learner.student.eval()
-    halves = run.reader().halves(student, 3)
-    assert halves.shape == (2, 8)
+    halves = run.whole_clips().halves(run.module.headed.eval(), [3])
+    assert halves.shape == (2, 1, 8)
     assert not torch.allclose(halves[0], halves[1])
 
 
@@ -315,7 +314,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
-    monkeypatch.setattr(Lesson, "validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr(Objectives, "validate", lambda *_: {"macro_f1": next(scores)})
     trained = train(config(tmp_path, epochs=5, patience=2))
     assert trained.results["epochs"] == 4
     assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}
@@ -395,7 +394,7 @@ def test_crops_are_as_long_as_asked(tmp_path: Path) -> None:
     for seconds, windows in ((0.1, 1), (window, 1), (window + 0.01, 2), (None, 3)):
         settings = config(tmp_path, seconds=seconds)
         network = start_model(settings)
-        data = load_data(settings, network, silent, ALONE)
+        data = load_dataset(settings, network, silent, ALONE)
         assert data is not None
         assert Run(settings, network, data, ALONE).windows == windows
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolembed.compare.sides import Sides, divide_for_study, identity, write_tables
+from poolembed.compare.splits import StudySplit, divide_for_study, identity, write_tables
 from poolembed.errors import LabelsError
 from poolembed.labels import Clip, Labelled, read_labels
 from tests.compare.studies import write_table
@@ -27,8 +27,8 @@ def content(labelled: Labelled) -> list[str]:
     return [each.key for each in labelled.clips]
 
 
-def sets(sides: Sides) -> tuple[set[int], set[int], set[int]]:
-    return set(sides.division.train), set(sides.division.valid), set(sides.division.test)
+def sets(splits: StudySplit) -> tuple[set[int], set[int], set[int]]:
+    return set(splits.division.train), set(splits.division.valid), set(splits.division.test)
 
 
 @given(st.integers(3, 7), st.integers(0, 3))
@@ -36,10 +36,10 @@ def sets(sides: Sides) -> tuple[set[int], set[int], set[int]]:
 def test_folds_test_in_turn_and_the_last_validates_always(folds: int, offset: int) -> None:
     labelled = table([clip(n, f"label{n % 2}", fold=str(1 + (n // 2 + offset) % folds)) for n in range(4 * folds)])
     found = divide_for_study(labelled, content(labelled), "label")
-    assert [sides.test for sides in found] == [f"fold {fold}" for fold in range(1, folds)]
+    assert [splits.test for splits in found] == [f"fold {fold}" for fold in range(1, folds)]
     tested: list[int] = []
-    for sides in found:
-        train, valid, test = sets(sides)
+    for splits in found:
+        train, valid, test = sets(splits)
         assert {labelled.clips[index].fold for index in valid} == {str(folds)}
         assert len(train) + len(valid) + len(test) == len(labelled.clips)
         assert not train & valid
@@ -58,23 +58,23 @@ def test_tenth_fold_comes_after_the_ninth() -> None:
 def test_split_of_the_table_counts() -> None:
     split = ["train"] * 6 + ["valid"] * 2 + ["test"] * 4
     labelled = table([clip(n, f"label{n % 2}", split=split[n], fold="1") for n in range(12)])
-    (sides,) = divide_for_study(labelled, content(labelled), "label")
-    assert sets(sides) == ({0, 1, 2, 3, 4, 5}, {6, 7}, {8, 9, 10, 11})
+    (splits,) = divide_for_study(labelled, content(labelled), "label")
+    assert sets(splits) == ({0, 1, 2, 3, 4, 5}, {6, 7}, {8, 9, 10, 11})
 
 
 @given(st.integers(0, 5))
 @settings(max_examples=10)
 def test_groups_are_never_taken_apart(seed: int) -> None:
     labelled = table([clip(n, f"label{n % 2}", group=f"song{(n + seed) // 2 % 12}") for n in range(48)])
-    for sides in divide_for_study(labelled, content(labelled), "label"):
-        groups = [{labelled.clips[index].group for index in side} for side in sets(sides)]
+    for splits in divide_for_study(labelled, content(labelled), "label"):
+        groups = [{labelled.clips[index].group for index in split} for split in sets(splits)]
         assert all(groups)
         assert not groups[0] & groups[1]
         assert not groups[0] & groups[2]
         assert not groups[1] & groups[2]
 
 
-def test_same_audio_is_not_on_two_sides() -> None:
+def test_same_audio_is_not_in_two_splits() -> None:
     labelled = table([clip(n, f"label{n % 2}", fold=str(1 + n % 3)) for n in range(12)])
     same = content(labelled)
     same[0] = same[4]  # of folds 1 and 2
@@ -92,13 +92,13 @@ def test_too_few_folds_and_folds_here_and_there() -> None:
         divide_for_study(some, content(some), "label")
 
 
-def test_tables_hold_each_side_and_nothing_of_the_test(tmp_path: Path) -> None:
+def test_tables_hold_each_split_and_nothing_of_the_test(tmp_path: Path) -> None:
     labelled = read_labels(write_table(tmp_path, several=True))
-    sides = divide_for_study(labelled, content(labelled), "label")[0]
-    learn, test = write_tables(tmp_path / "tables", sides, labelled, "label")
+    splits = divide_for_study(labelled, content(labelled), "label")[0]
+    learn, test = write_tables(tmp_path / "tables", splits, labelled, "label")
     of_learn, of_test = read_labels(learn), read_labels(test)
     assert {each.split for each in of_learn.clips} == {"train", "valid"}
-    assert {each.path for each in of_test.clips} == {labelled.clips[index].path for index in sides.division.test}
+    assert {each.path for each in of_test.clips} == {labelled.clips[index].path for index in splits.division.test}
     assert not {each.path for each in of_learn.clips} & {each.path for each in of_test.clips}
     labels = {each.path: each.labels["label"] for each in labelled.clips}
     assert all(labels[each.path] == each.labels["label"] for each in (*of_learn.clips, *of_test.clips))
@@ -111,14 +111,14 @@ def test_tables_keep_excerpts(tmp_path: Path) -> None:
              fold=str(n % 3))
         for n in range(12)
     ]  # fmt: skip
-    sides = divide_for_study(table(clips), [each.key for each in clips], "label")[0]
-    learn, _ = write_tables(tmp_path, sides, table(clips), "label")
+    splits = divide_for_study(table(clips), [each.key for each in clips], "label")[0]
+    learn, _ = write_tables(tmp_path, splits, table(clips), "label")
     lines = [json.loads(line) for line in Path(learn).read_text().splitlines()]
     assert all(line["end"] - line["start"] == 1.5 for line in lines if "start" in line)
     assert sum("start" in line for line in lines) == len(lines)
 
 
-def test_identity_is_of_content_labels_and_sides() -> None:
+def test_identity_is_of_content_labels_and_splits() -> None:
     labelled = table([clip(n, f"label{n % 2}", fold=str(1 + n % 3)) for n in range(12)])
     found = divide_for_study(labelled, content(labelled), "label")
     one = identity(found[0], labelled, content(labelled), "label")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -17,15 +16,14 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from poolembed.errors import OutputError, TrainingError
-from poolembed.nn.model import Features
 from poolembed.progress import Progress
 from poolembed.train.checkpoint import NAME as CHECKPOINT
 from poolembed.train.checkpoint import damaged, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from poolembed.train.config import TrainConfig
-from poolembed.train.learner import Learner, Student, average_of, update_average
-from poolembed.train.objectives import Mix
+from poolembed.train.module import HeadedModel, Inputs, TrainingModule, average_of, update_average
 from poolembed.train.optim import build_optimizer, pools_of, project_pools, rate_at, set_rate
 from poolembed.train.processes import Processes
+from poolembed.train.sampling import Prefetcher
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, at least: a small model's epochs are shorter than the writing of one."""
@@ -96,36 +94,16 @@ class Plan:
     history: tuple[EpochRecord, ...] = ()
 
 
-@dataclass(frozen=True)
-class Item:
-    """What one step is given; see `Learner.forward`."""
-
-    inputs: Tensor | Features
-    frames: Tensor
-    clips: Tensor
-    mix: Mix | None
-    start: Tensor | None = None
-
-
-class Feed(Protocol):
-    """Makes the batches."""
+class Batches(Protocol):
+    """Gives batches to train on; `poolembed.train.loading.Loader` does."""
 
     steps_per_epoch: int
 
-    def items(self, first: int, last: int) -> Items:
-        """What steps ``[first, last)`` are given."""
+    def prefetch(self, first: int, last: int) -> Prefetcher[Any]:
+        """The batches of steps ``[first, last)``, made ahead of time."""
 
-
-class Items(Protocol):
-    """Batches that are made ahead of time."""
-
-    waited: float
-
-    def __iter__(self) -> Iterator[Item]:
-        """In the order of the steps."""
-
-    def close(self) -> None:
-        """No more are wanted."""
+    def inputs(self, batch: Any, step: int) -> Inputs:
+        """What the network is given of a batch, on the device."""
 
 
 @dataclass
@@ -133,22 +111,22 @@ class Fitted:
     """What a run came to.
 
     Attributes:
-        student: the averaged weights of the best epoch, in eval mode.
+        headed: the averaged weights of the best epoch, in eval mode.
         history: of every epoch.
         best: number of the best epoch, from 1; 0 before the first.
         finished: not interrupted.
     """
 
-    student: Student
+    headed: HeadedModel
     history: list[EpochRecord] = field(default_factory=list)
     best: int = 0
     finished: bool = False
 
 
 def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
-    learner: Learner,
-    feed: Feed,
-    validate: Callable[[Student], dict[str, float]],
+    module: TrainingModule,
+    loader: Batches,
+    validate: Callable[[HeadedModel], dict[str, float]],
     config: TrainConfig,
     *,
     names: list[str],
@@ -168,11 +146,11 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
     depends on the weights, the optimizer's moments and the step's number alone.
 
     Args:
-        learner: what is trained, on its device.
-        feed: makes the batches.
-        validate: gives loss and metrics of a student; higher metrics are better.
+        module: what is trained, on its device.
+        loader: makes the batches.
+        validate: gives loss and metrics of a model; higher metrics are better.
         config: epochs, rates, patience.
-        names: of the learner's terms.
+        names: of the parts of the loss.
         metric: the key of what `validate` gives that chooses the best epoch.
         pooling_lr: multiple of the learning rate for pooling parameters.
         identity: of the data; a run that resumes must have the same.
@@ -187,13 +165,13 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         TrainingError: the loss is no number.
         OutputError: a checkpoint cannot be written or read.
     """
-    student, pools = learner.student, [pool for _, pool in pools_of(learner)]
-    optimizer = build_optimizer(learner, lr=config.lr, weight_decay=config.weight_decay, pooling_lr=pooling_lr)
-    scaler = torch.amp.GradScaler(str(processes.device), enabled=learner.student.precision == torch.float16)
-    average = average_of(student)
-    result = Fitted(average_of(student))
-    parameters = [p for p in learner.parameters() if p.requires_grad]
-    per_epoch = feed.steps_per_epoch
+    headed, pools = module.headed, [pool for _, pool in pools_of(module)]
+    optimizer = build_optimizer(module, lr=config.lr, weight_decay=config.weight_decay, pooling_lr=pooling_lr)
+    scaler = torch.amp.GradScaler(str(processes.device), enabled=headed.precision == torch.float16)
+    average = average_of(headed)
+    result = Fitted(average_of(headed))
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    per_epoch = loader.steps_per_epoch
     steps = config.epochs * per_epoch
     first, totals = 0, torch.zeros(len(names) + 1, dtype=torch.float64)
     if resume and directory is not None:
@@ -205,9 +183,9 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
                     f"the clips are not those that the run in {directory} began with",
                     hint="put them back as they were, or start again with --overwrite",
                 )
-            learner.load_state_dict(groups["learner"])
+            module.load_state_dict(groups["module"])
             average.load_state_dict(groups["average"])
-            result.student.load_state_dict(groups["best"])
+            result.headed.load_state_dict(groups["best"])
             load_optimizer(optimizer, groups.get("optimizer", {}))
             scaler.load_state_dict(state.scaler)
             torch.set_rng_state(groups["generator"]["torch"])
@@ -221,9 +199,9 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         if directory is None or not processes.first:
             return
         groups = {
-            "learner": learner.state_dict(),
+            "module": module.state_dict(),
             "average": average.state_dict(),
-            "best": result.student.state_dict(),
+            "best": result.headed.state_dict(),
             "optimizer": optimizer_tensors(optimizer),
             "generator": {"torch": torch.get_rng_state(), "totals": totals},
         }
@@ -231,21 +209,19 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
         state = {"step": step, "best": result.best, "history": history, "identity": identity}
         save_checkpoint(directory, groups, {**state, "scaler": scaler.state_dict()})
 
-    plan = _plan(learner, config, per_epoch, first, metric, processes, result.history)
+    plan = _plan(module.headed, config, per_epoch, first, metric, processes, result.history)
     on_event(plan)
     telling = _Telling(progress, plan)
-    network = processes.wrap(learner)
-    items = feed.items(first, steps)
+    network = processes.wrap(module)
     saved = began = time.perf_counter()
-    with closing(items):
-        source = iter(items)
+    with loader.prefetch(first, steps) as batches:
         for step in range(first, steps):
             if _exhausted(result, config.patience):
                 break
-            item = next(source)
+            inputs = loader.inputs(next(batches), step)
             rate = rate_at(step, steps, peak=config.lr, warmup=config.warmup)
             set_rate(optimizer, rate)
-            loss, terms = network(item.inputs, item.frames, item.clips, item.mix, item.start)
+            loss, terms = network(inputs)
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)
@@ -254,12 +230,12 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
             optimizer.zero_grad(set_to_none=True)
             project_pools(pools)
             # The average's memory grows with its age, or a short run would end with its random start in it.
-            update_average(average, student, min(config.ema, (1 + step) / (10 + step)))
+            update_average(average, headed, min(config.ema, (1 + step) / (10 + step)))
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(f"the loss is {value} at step {step + 1}", hint="lower --lr, or --precision fp32")
             totals += torch.cat([loss.detach().reshape(1), terms]).double().cpu()
-            telling.step(step + 1, value, len(item.clips), result)
+            telling.step(step + 1, value, len(inputs.clips), result)
             if (step + 1) % per_epoch == 0:
                 trained = max(time.perf_counter() - began, 1e-9)  # a clock may be coarse
                 record = EpochRecord(
@@ -271,17 +247,17 @@ def fit(  # noqa: PLR0915 - a loop that reads from top to bottom
                     metric=metric,
                     seconds=time.perf_counter() - began,
                     clips_per_second=per_epoch * config.batch_size / trained,
-                    waiting=min(items.waited / trained, 1.0),
+                    waiting=min(batches.waited / trained, 1.0),
                     pooling=pooling_records(average),
                 )
                 result.history.append(record)
                 better = result.best == 0 or record.valid[metric] > result.history[result.best - 1].valid[metric]
                 if better:
                     result.best = record.epoch
-                    result.student.load_state_dict(average.state_dict())
+                    result.headed.load_state_dict(average.state_dict())
                 on_event(record)
                 totals.zero_()
-                began, items.waited = time.perf_counter(), 0.0
+                began, batches.waited = time.perf_counter(), 0.0
             if processes.agree_to_stop(stop):
                 save(step + 1)
                 return result
@@ -339,29 +315,32 @@ def _exhausted(result: Fitted, patience: int) -> bool:
     return bool(result.history) and 0 < patience <= result.history[-1].epoch - result.best
 
 
-def pooling_records(student: Student) -> list[PoolingRecord]:
-    """Where the pooling parameters of a student stand, those that can be read: alpha and p."""
+def pooling_records(headed: HeadedModel) -> list[PoolingRecord]:
+    """Where the pooling parameters of a model stand, those that can be read: alpha and p."""
     records = []
-    for where, parameter, values in pooling_values(student):
+    for where, parameter, values in pooling_values(headed):
         low, q10, q50, q90, high = torch.quantile(values, torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])).tolist()
         records.append(PoolingRecord(where, parameter, float(values.mean()), low, high, q10, q50, q90))
     return records
 
 
-def pooling_values(student: Student) -> list[tuple[str, str, Tensor]]:
+Values = tuple[str, str, Tensor]
+
+
+def pooling_values(headed: HeadedModel) -> list[Values]:
     """Where, which, and the values ``(1,)`` or ``(C,)`` of each alpha and p."""
     values = []
-    for _, pool in pools_of(student):
+    for _, pool in pools_of(headed):
         for parameter in ("alpha", "p"):
             if isinstance(value := getattr(pool, parameter, None), Tensor):
-                head = next((h for h in student.frame_heads if h.pool is pool), None)
+                head = next((h for h in headed.frame_heads if h.pool is pool), None)
                 where = "features" if head is None else f"predictions:{head.config.column}"
                 values.append((where, parameter, value.detach().float().cpu().reshape(-1)))
     return values
 
 
 def _plan(
-    learner: Learner,
+    headed: HeadedModel,
     config: TrainConfig,
     per_epoch: int,
     first: int,
@@ -376,9 +355,9 @@ def _plan(
         first_step=first,
         clips_per_step=config.batch_size,
         device=processes.device.type,
-        precision=names[learner.student.precision],
-        parameters=sum(p.numel() for p in learner.student.parameters()),
-        trained_parameters=sum(p.numel() for p in learner.student.parameters() if p.requires_grad),
+        precision=names[headed.precision],
+        parameters=sum(p.numel() for p in headed.parameters()),
+        trained_parameters=sum(p.numel() for p in headed.parameters() if p.requires_grad),
         metric=metric,
         history=tuple(history),
     )

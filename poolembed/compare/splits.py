@@ -21,7 +21,7 @@ VALID = 0.2
 
 
 @dataclass(frozen=True)
-class Sides:
+class StudySplit:
     """One way to divide the clips.
 
     Attributes:
@@ -35,7 +35,7 @@ class Sides:
     test: str
 
 
-def divide_for_study(labelled: Labelled, content: Sequence[str | None], column: str | None) -> list[Sides]:
+def divide_for_study(labelled: Labelled, content: Sequence[str | None], column: str | None) -> list[StudySplit]:
     """The divisions that seeds take in turn.
 
     Where the table's ``split`` names clips to test on there is one. Otherwise there are folds, those of the table or
@@ -48,12 +48,12 @@ def divide_for_study(labelled: Labelled, content: Sequence[str | None], column: 
         column: the label column; None if clips have no labels.
 
     Raises:
-        LabelsError: the table cannot be divided into three sides.
+        LabelsError: the table cannot be divided into three splits.
     """
     clips = labelled.clips
     if any(clip.split == "test" for clip in clips):
         division = divide(clips, content, valid=VALID, seed=0, column=column)
-        return [Sides("split", division, "the clips that the table names")]
+        return [StudySplit("split", division, "the clips that the table names")]
     given = [clip.fold for clip in clips]
     if all(fold is not None for fold in given):
         folds = [fold or "" for fold in given]
@@ -76,26 +76,26 @@ def divide_for_study(labelled: Labelled, content: Sequence[str | None], column: 
 
 def _with_test(
     clips: Sequence[Clip], content: Sequence[str | None], column: str | None, folds: list[str], test: str, valid: str
-) -> Sides:
+) -> StudySplit:
     split = [
         replace(clip, split="test" if fold == test else "valid" if fold == valid else "train", fold=None)
         for clip, fold in zip(clips, folds, strict=True)
     ]
-    return Sides(f"fold-{test}", divide(split, content, valid=VALID, seed=0, column=column), f"fold {test}")
+    return StudySplit(f"fold-{test}", divide(split, content, valid=VALID, seed=0, column=column), f"fold {test}")
 
 
-def write_tables(directory: Path, sides: Sides, labelled: Labelled, column: str | None) -> tuple[str, str]:
+def write_tables(directory: Path, splits: StudySplit, labelled: Labelled, column: str | None) -> tuple[str, str]:
     """Write what runs are given: one table of the clips to train and validate on, another of those to test on.
 
     Returns:
         The two paths.
     """
-    division = sides.division
+    division = splits.division
     learn = [(index, "train") for index in division.train] + [(index, "valid") for index in division.valid]
     paths = []
     for part, rows in (("learn", sorted(learn)), ("test", [(index, "test") for index in division.test])):
-        path = directory / f"{sides.name}.{part}.jsonl"
-        lines = [_line(labelled.clips[index], side, column) for index, side in rows]
+        path = directory / f"{splits.name}.{part}.jsonl"
+        lines = [_line(labelled.clips[index], split, column) for index, split in rows]
         with writing(path):
             directory.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(path.name + PART)
@@ -105,8 +105,8 @@ def write_tables(directory: Path, sides: Sides, labelled: Labelled, column: str 
     return paths[0], paths[1]
 
 
-def _line(clip: Clip, side: str, column: str | None) -> str:
-    row: dict[str, object] = {"path": os.path.abspath(clip.path), "split": side}  # noqa: PTH100 - links stay links
+def _line(clip: Clip, split: str, column: str | None) -> str:
+    row: dict[str, object] = {"path": os.path.abspath(clip.path), "split": split}  # noqa: PTH100 - links stay links
     if clip.start > 0 or clip.end is not None:
         row |= {"start": clip.start, "end": clip.end}
     if column is not None:
@@ -114,12 +114,12 @@ def _line(clip: Clip, side: str, column: str | None) -> str:
     return json.dumps(row) + "\n"
 
 
-def identity(sides: Sides, labelled: Labelled, content: Sequence[str | None], column: str | None) -> str:
-    """Hash of what a division's runs take from the data: what clips sound like, how they are labelled, which side."""
-    division = sides.division
+def identity(splits: StudySplit, labelled: Labelled, content: Sequence[str | None], column: str | None) -> str:
+    """Hash of what a division's runs take from the data: what clips sound like, how they are labelled, which split."""
+    division = splits.division
     clips = [
-        [side, content[index], list(labelled.clips[index].labels[column]) if column else None]
-        for side, indices in (("train", division.train), ("valid", division.valid), ("test", division.test))
+        [split, content[index], list(labelled.clips[index].labels[column]) if column else None]
+        for split, indices in (("train", division.train), ("valid", division.valid), ("test", division.test))
         for index in indices
     ]
     return hashlib.sha256(json.dumps(clips).encode()).hexdigest()

@@ -16,12 +16,14 @@ from poolembed.nn.model import SongModel
 from poolembed.progress import Progress, counted
 from poolembed.train.cache import Filled, MelCache
 from poolembed.train.config import TrainConfig
-from poolembed.train.lesson import LABELLED, columns_of
 from poolembed.train.processes import Processes
+
+LABELLED = ("classification", "supcon")
+"""Kinds of objectives that read a label column."""
 
 
 @dataclass
-class Data:
+class Dataset:
     """The clips of a run, decoded and divided.
 
     Attributes:
@@ -43,17 +45,22 @@ class Data:
         """Hash of all that a run takes from its data; a run that resumes needs the same."""
         clips = [[clip.key, {c: list(v) for c, v in clip.labels.items()}] for clip in self.labelled.clips]
         content = [self.cache.content(row) for row in self.rows]
-        sides = [self.division.train, self.division.valid]
-        return hashlib.sha256(json.dumps([clips, content, sides]).encode()).hexdigest()
+        splits = [self.division.train, self.division.valid]
+        return hashlib.sha256(json.dumps([clips, content, splits]).encode()).hexdigest()
 
 
-def load_data(
+def columns_of(config: TrainConfig) -> list[str]:
+    """The label columns that the objectives read."""
+    return list(dict.fromkeys(o.column for o in config.objectives if o.kind in LABELLED))
+
+
+def load_dataset(
     config: TrainConfig,
     network: SongModel,
     progress: Progress,
     where: Processes,
     stop: threading.Event | None = None,
-) -> Data | None:
+) -> Dataset | None:
     """Read, decode and divide the clips of a run; None if told to stop before that was done.
 
     Raises:
@@ -93,4 +100,4 @@ def load_data(
     )
     report = report_data(labelled, division, [filled.seconds[index] for index in usable])
     report.notes.extend(f"{key}: {note}" for key, note in filled.notes.items())
-    return Data(labelled, cache, [row for row in filled.rows if row is not None], division, report)
+    return Dataset(labelled, cache, [row for row in filled.rows if row is not None], division, report)

@@ -1,9 +1,10 @@
-"""What is trained: the model, its heads, and the terms of the loss, as one module."""
+"""What is trained: the model and its heads, which are kept, and the modules that the objectives add."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 
 from poolembed.nn.head import EmbeddingHead, FrameHead, Head
 from poolembed.nn.model import Features, SongModel, State, pool_rows_merged
-from poolembed.train.objectives import Mix, Rows, Term
+from poolembed.train.objectives.base import Mix, Objective, Outputs
 from poolembed.train.optim import pools_of
 
 
-class Student(nn.Module):
-    """The part that is kept: a model and its heads.
+class HeadedModel(nn.Module):
+    """A model and its heads: what is kept of a run.
 
     Args:
         model: makes embeddings.
@@ -78,7 +79,7 @@ class Student(nn.Module):
         merged = self.model.merge_rows(state[: len(state) - len(self.frame_heads)])
         return merged + [pool_rows_merged(head.pool, part) for head, part in heads]
 
-    def finalize(self, state: State, clips: Tensor, mix: Mix | None = None) -> Rows:
+    def finalize(self, state: State, clips: Tensor, mix: Mix | None = None) -> Outputs:
         """Embeddings and scores from the states of R clips."""
         heads = state[len(state) - len(self.frame_heads) :]
         embeddings = self.model.finalize(state[: len(state) - len(self.frame_heads)])
@@ -86,7 +87,7 @@ class Student(nn.Module):
             h.config.column: h.finalize(h.pool.State(*part)) for h, part in zip(self.frame_heads, heads, strict=True)
         }
         scores |= {h.config.column: h(embeddings) for h in self.embedding_heads}
-        return Rows(clips, embeddings, scores, mix)
+        return Outputs(clips, embeddings, scores, mix)
 
     @property
     def frame_heads(self) -> list[FrameHead]:
@@ -104,74 +105,81 @@ class Student(nn.Module):
         return (first >= start.unsqueeze(1)) & (first < stop.unsqueeze(1))
 
 
-class Learner(nn.Module):
-    """A student and what it is to learn.
+@dataclass(frozen=True)
+class Inputs:
+    """What the network is given in a training step.
+
+    Attributes:
+        features: log-mels ``(R, W, F, n_mels)``, or the stored features of a frozen encoder.
+        frames: ``(R,)`` real mel frames.
+        clips: ``(R,)`` numbers of the clips, on the CPU.
+        mix: how rows were mixed.
+        start: ``(R,)`` the first real mel frame; None: the first of all.
+    """
+
+    features: Tensor | Features
+    frames: Tensor
+    clips: Tensor
+    mix: Mix | None = None
+    start: Tensor | None = None
+
+
+class TrainingModule(nn.Module):
+    """A model with its heads, and the loss that it learns by.
 
     Args:
-        student: what is kept.
-        terms: of the loss.
-        weights: of the terms.
+        headed: what is kept.
+        objectives: of the run.
         frozen: the encoder and the front end stay as they are.
     """
 
-    def __init__(self, student: Student, terms: Sequence[Term], weights: Sequence[float], *, frozen: bool) -> None:
+    def __init__(self, headed: HeadedModel, objectives: Sequence[Objective], *, frozen: bool) -> None:
         super().__init__()
-        self.student = student
-        self.terms = nn.ModuleList(terms)
-        self.weights = tuple(weights)
+        self.headed = headed
+        self.own = nn.ModuleList(objective.own for objective in objectives)
+        self.objectives = tuple(objectives)
+        self.weights = [objective.weight for objective in objectives for _ in objective.parts]
         self.frozen = frozen
         # The front end is a fixed map, and the mel bands' statistics are set once, from real frames only: a batch's
         # own would depend on how much of it is padding.
-        student.model.frontend.requires_grad_(False)
-        cast(Any, student.model.encoder).to(memory_format=torch.channels_last)  # see SongModel.for_inference
+        headed.model.frontend.requires_grad_(False)
+        cast(Any, headed.model.encoder).to(memory_format=torch.channels_last)  # see SongModel.for_inference
         if frozen:
-            student.model.encoder.requires_grad_(False)
+            headed.model.encoder.requires_grad_(False)
         self.train()
 
-    def train(self, mode: bool = True) -> Learner:
+    def train(self, mode: bool = True) -> TrainingModule:
         """Train or evaluate; what is fixed stays in evaluation mode."""
         super().train(mode)
-        self.student.model.mel_norm.eval()
+        self.headed.model.mel_norm.eval()
         if self.frozen:
-            self.student.model.encoder.eval()
+            self.headed.model.encoder.eval()
         return self
 
-    def forward(
-        self,
-        inputs: Tensor | Features,
-        frames: Tensor,
-        clips: Tensor,
-        mix: Mix | None = None,
-        start: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and its terms ``(len(terms),)`` before they are weighted.
-
-        Args:
-            inputs: log-mels ``(R, W, F, n_mels)``, or the stored features of a frozen encoder.
-            frames: ``(R,)`` real mel frames.
-            clips: ``(R,)`` numbers of the clips, on the CPU.
-            mix: how rows were mixed.
-            start: ``(R,)`` the first real mel frame; None: the first of all.
-        """
-        stop = frames if start is None else start + frames
-        features = self.student.features(inputs, stop) if isinstance(inputs, Tensor) else inputs
-        rows = self.student.finalize(self.student.fold(features, frames, start), clips, mix)
-        losses = torch.stack([term(rows) for term in self.terms])
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and its parts ``(P,)``, those of all objectives, before they are weighted."""
+        stop = inputs.frames if inputs.start is None else inputs.start + inputs.frames
+        features = inputs.features
+        if isinstance(features, Tensor):
+            features = self.headed.features(features, stop)
+        state = self.headed.fold(features, inputs.frames, inputs.start)
+        outputs = self.headed.finalize(state, inputs.clips, inputs.mix)
+        losses = torch.stack([loss for objective in self.objectives for loss in objective.losses(outputs)])
         loss = (losses * losses.new_tensor(self.weights)).sum()
-        for _, pool in pools_of(self.student):
+        for _, pool in pools_of(self.headed):
             loss = loss + pool.penalty().to(loss.device)
         return loss, losses.detach()
 
 
-def average_of(student: Student) -> Student:
-    """A copy to hold the moving average of a student's weights; it is never trained."""
-    return copy.deepcopy(student).eval().requires_grad_(False)
+def average_of(headed: HeadedModel) -> HeadedModel:
+    """A copy to hold the moving average of the weights; it is never trained."""
+    return copy.deepcopy(headed).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def update_average(average: Student, student: Student, decay: float) -> None:
-    """Move the average one step: ``decay`` of itself and the rest of the student; buffers are the student's."""
-    for mean, new in zip(average.parameters(), student.parameters(), strict=True):
+def update_average(average: HeadedModel, headed: HeadedModel, decay: float) -> None:
+    """Move the average one step: ``decay`` of itself and the rest of the model; buffers are the model's."""
+    for mean, new in zip(average.parameters(), headed.parameters(), strict=True):
         mean.lerp_(new.detach(), 1 - decay)
-    for kept, buffer in zip(average.buffers(), student.buffers(), strict=True):
+    for kept, buffer in zip(average.buffers(), headed.buffers(), strict=True):
         kept.copy_(buffer)

@@ -1,9 +1,8 @@
-"""From the cache to what a step is given, and to every window of whole clips."""
+"""The batches of training steps, and outputs for whole clips, from the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,52 +13,16 @@ from poolembed.train.augment import augment, mixup
 from poolembed.train.cache import dequantise
 from poolembed.train.config import AugmentConfig
 from poolembed.train.features import FeatureBatch, FeatureCache
-from poolembed.train.learner import Student
-from poolembed.train.loop import Item
-from poolembed.train.objectives import Mix, Rows
+from poolembed.train.module import HeadedModel, Inputs
+from poolembed.train.objectives.base import Mix, Outputs
 from poolembed.train.sampling import Batch, Crops, Prefetcher, Sampler
-
-B = TypeVar("B")
 
 WINDOWS = 32
 """Windows that whole clips are encoded by at a time."""
 
 
-class Steps(Generic[B]):
-    """The items of consecutive steps; iterate once, then `close`.
-
-    Args:
-        make: makes the batch of a step, ahead of time, in a thread of its own.
-        finish: makes the item of it, in the thread that trains.
-        first: the first step.
-        last: the step after the last.
-    """
-
-    def __init__(self, make: Callable[[int], B], finish: Callable[[B, int], Item], first: int, last: int) -> None:
-        self._prefetcher = Prefetcher(make, range(first, last))
-        self._finish = finish
-        self._first = first
-
-    @property
-    def waited(self) -> float:
-        """Seconds that were waited for batches since this was last set."""
-        return self._prefetcher.waited
-
-    @waited.setter
-    def waited(self, seconds: float) -> None:
-        self._prefetcher.waited = seconds
-
-    def __iter__(self) -> Iterator[Item]:
-        for step, batch in enumerate(self._prefetcher, self._first):
-            yield self._finish(batch, step)
-
-    def close(self) -> None:
-        """Stop making batches."""
-        self._prefetcher.close()
-
-
-class StepFeed:
-    """What steps are given: augmented crops of log-mels, or features of a frozen encoder as they are.
+class Loader:
+    """The batches of training steps: augmented crops of log-mels, or features of a frozen encoder as they are.
 
     Args:
         source: cuts the batches.
@@ -86,35 +49,37 @@ class StepFeed:
         self._source, self._sampler, self._windows = source, sampler, windows
         self._config, self._device, self._floor, self._rank = config, device, log_floor, rank
 
-    def items(self, first: int, last: int) -> Steps[Batch | FeatureBatch]:
-        """What steps ``[first, last)`` are given."""
-        return Steps(self._make, self._finish, first, last)
+    def prefetch(self, first: int, last: int) -> Prefetcher[Batch | FeatureBatch]:
+        """The batches of steps ``[first, last)``, cut ahead of time in a thread of their own."""
 
-    def _make(self, step: int) -> Batch | FeatureBatch:
-        batch = self._source.batch(self._sampler, step, self._windows)
-        return batch.pinned() if self._device.type == "cuda" else batch
+        def cut(step: int) -> Batch | FeatureBatch:
+            batch = self._source.batch(self._sampler, step, self._windows)
+            return batch.pinned() if self._device.type == "cuda" else batch
 
-    def _finish(self, batch: Batch | FeatureBatch, step: int) -> Item:
+        return Prefetcher(cut, range(first, last))
+
+    def inputs(self, batch: Batch | FeatureBatch, step: int) -> Inputs:
+        """What the network is given of a batch, on the device."""
         clips = batch.clips
         batch = batch.to(self._device)
         if isinstance(batch, FeatureBatch):
-            return Item(batch.parts(), batch.frames, clips, None)
+            return Inputs(batch.parts(), batch.frames, clips)
         place = {"seed": self._sampler.seed, "step": step, "rank": self._rank}
         mel = dequantise(batch.mel, self._floor)
         first, last = batch.heard.unbind(1)
         mel = augment(mel, last - first, self._config, log_floor=self._floor, first=first, **place)
         if not self._config.mixup:
-            return Item(mel, batch.frames, clips, None, batch.start)
+            return Inputs(mel, batch.frames, clips, start=batch.start)
         mixed = mixup(mel, batch.frames, self._config.mixup, log_floor=self._floor, start=batch.start, **place)
-        return Item(mixed.mel, mixed.frames, clips, Mix(mixed.partner, mixed.share), mixed.start)
+        return Inputs(mixed.mel, mixed.frames, clips, Mix(mixed.partner, mixed.share), mixed.start)
 
 
-class Reader:
-    """Embeds whole clips, of any length, as embedding songs does: every window by itself, states merged.
+class WholeClips:
+    """Runs the network over whole clips, of any length, as embedding songs does: every window by itself, states merged.
 
     Args:
         source: log-mels of the run's table, or the features of a frozen encoder.
-        device: that the student is on.
+        device: that the model is on.
         log_floor: of the log-mels.
     """
 
@@ -122,39 +87,42 @@ class Reader:
         self._source, self._device, self._floor = source, device, log_floor
 
     @torch.no_grad()
-    def rows(self, student: Student, clips: Sequence[int]) -> Rows:
-        """Embeddings and scores of clips, in their order, on the CPU; the student must be in eval mode."""
-        done: list[Rows] = []
+    def outputs(self, headed: HeadedModel, clips: Sequence[int]) -> Outputs:
+        """Embeddings and scores of clips, in their order, on the CPU; the model must be in eval mode."""
+        done: list[Outputs] = []
         waiting: list[State] = []  # of whole clips
         parts: list[State] = []  # of the clip in hand
         current = -1
         for batch in self._source.whole(clips, WINDOWS):
-            state, numbers = self._fold(student, batch), batch.clips.tolist()
+            state, numbers = self._fold(headed, batch), batch.clips.tolist()
             starts = [i for i in range(len(numbers)) if i == 0 or numbers[i] != numbers[i - 1]]
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
                 if numbers[start] != current and parts:
-                    waiting.append(_merged(student, parts))
+                    waiting.append(_merged(headed, parts))
                     parts = []
                 current = numbers[start]
                 parts.append([tuple(t[start:stop] for t in part) for part in state])
             if len(waiting) >= WINDOWS:
-                done.append(self._finalized(student, waiting))
+                done.append(self._finalized(headed, waiting))
                 waiting = []
         if parts:
-            waiting.append(_merged(student, parts))
+            waiting.append(_merged(headed, parts))
         if waiting:
-            done.append(self._finalized(student, waiting))
+            done.append(self._finalized(headed, waiting))
         scores = {column: torch.cat([rows.scores[column] for rows in done]) for column in done[0].scores}
         embeddings = torch.cat([rows.embeddings for rows in done])
         if not all(bool(numbers.isfinite().all()) for numbers in (embeddings, *scores.values())):
             raise TrainingError(
                 "the network gives NaN or infinite numbers for whole clips", hint="lower --lr, or --precision fp32"
             )
-        return Rows(torch.tensor(clips), embeddings, scores)
+        return Outputs(torch.tensor(clips), embeddings, scores)
 
     @torch.no_grad()
-    def halves(self, student: Student, clip: int) -> Tensor:
-        """Embeddings ``(2, D)`` of the first and the second half of a clip, which belong together."""
+    def halves(self, headed: HeadedModel, clips: Sequence[int]) -> Tensor:
+        """Embeddings ``(2, N, D)`` of the first and the second half of each clip, on the CPU."""
+        return torch.stack([self._halves(headed, clip) for clip in clips], 1)
+
+    def _halves(self, headed: HeadedModel, clip: int) -> Tensor:
         batches = [batch.to(self._device) for batch in self._source.whole([clip], WINDOWS)]
         total = sum(int(batch.frames.sum()) for batch in batches)
         parts: tuple[list[State], list[State]] = ([], [])
@@ -163,26 +131,26 @@ class Reader:
             frames = batch.frames
             first = before + frames.cumsum(0) - frames
             middle = (total // 2 - first).clamp_min(0).minimum(frames)
-            features = self._features(student, batch)
-            parts[0].append(student.model.fold(features, torch.zeros_like(frames), middle))
-            parts[1].append(student.model.fold(features, middle, frames))
+            features = self._features(headed, batch)
+            parts[0].append(headed.model.fold(features, torch.zeros_like(frames), middle))
+            parts[1].append(headed.model.fold(features, middle, frames))
             before += int(frames.sum())
-        rows = [student.model.merge_rows(_joined(half)) for half in parts]
-        return student.model.finalize(_joined(rows)).cpu()
+        rows = [headed.model.merge_rows(_joined(half)) for half in parts]
+        return headed.model.finalize(_joined(rows)).cpu()
 
-    def _fold(self, student: Student, batch: Batch | FeatureBatch) -> State:
+    def _fold(self, headed: HeadedModel, batch: Batch | FeatureBatch) -> State:
         batch = batch.to(self._device)
-        return student.fold(self._features(student, batch), batch.frames)
+        return headed.fold(self._features(headed, batch), batch.frames)
 
-    def _features(self, student: Student, batch: Batch | FeatureBatch) -> Features:
+    def _features(self, headed: HeadedModel, batch: Batch | FeatureBatch) -> Features:
         if isinstance(batch, FeatureBatch):
             return batch.parts()
-        return student.features(dequantise(batch.mel, self._floor), batch.frames)
+        return headed.features(dequantise(batch.mel, self._floor), batch.frames)
 
-    def _finalized(self, student: Student, states: list[State]) -> Rows:
-        rows = student.finalize(_joined(states), torch.zeros(0))
+    def _finalized(self, headed: HeadedModel, states: list[State]) -> Outputs:
+        rows = headed.finalize(_joined(states), torch.zeros(0))
         scores = {column: each.cpu() for column, each in rows.scores.items()}
-        return Rows(rows.clips, rows.embeddings.cpu(), scores)
+        return Outputs(rows.clips, rows.embeddings.cpu(), scores)
 
 
 def _joined(states: list[State]) -> State:
@@ -190,5 +158,5 @@ def _joined(states: list[State]) -> State:
     return [tuple(torch.cat(tensors) for tensors in zip(*part, strict=True)) for part in zip(*states, strict=True)]
 
 
-def _merged(student: Student, parts: list[State]) -> State:
-    return student.merge_rows(parts[0] if len(parts) == 1 else _joined(parts))
+def _merged(headed: HeadedModel, parts: list[State]) -> State:
+    return headed.merge_rows(parts[0] if len(parts) == 1 else _joined(parts))

@@ -14,10 +14,12 @@ from poolembed.bundle import load_bundle
 from poolembed.errors import LabelsError, UsageError
 from poolembed.progress import silent
 from poolembed.train.config import TrainConfig
-from poolembed.train.data import load_data
-from poolembed.train.objectives import Classification, Nested
+from poolembed.train.dataset import load_dataset
+from poolembed.train.features import FeatureBatch
+from poolembed.train.module import Inputs
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run
+from poolembed.train.sampling import Batch
 from poolembed.train.start import start_model
 from tests.train.runs import config, train, write_clips
 
@@ -63,22 +65,31 @@ def run_of(root: Path, **options: Any) -> Run:
 
 def prepared(settings: TrainConfig) -> Run:
     network = start_model(settings)
-    data = load_data(settings, network, silent, ALONE)
+    data = load_dataset(settings, network, silent, ALONE)
     assert data is not None
     return Run(settings, network, data, ALONE)
+
+
+def batches(run: Run, steps: int) -> list[tuple[Batch | FeatureBatch, Inputs]]:
+    """The batches of the first steps, and what the network is given of them."""
+    loader = run.loader()
+    with loader.prefetch(0, steps) as made:
+        return [(batch, loader.inputs(batch, step)) for step, batch in enumerate(made)]
 
 
 @pytest.mark.parametrize("nested", [[], [2, 4]], ids=["whole", "nested"])
 def test_each_objective_learns_from_its_own_clips_alone(tmp_path: Path, nested: list[int]) -> None:
     run = run_of(tmp_path, nested=nested)
-    (item,) = run.feed().items(0, 1)
-    features = run.learner.student.features(item.inputs, item.frames)  # type: ignore[arg-type]
-    rows = run.learner.student.finalize(run.learner.student.fold(features, item.frames), item.clips)
-    tones = [run.data.labelled.clips[clip].key[4] for clip in item.clips.tolist()]
+    ((_, inputs),) = batches(run, 1)
+    headed = run.module.headed
+    assert isinstance(inputs.features, torch.Tensor)
+    features = headed.features(inputs.features, inputs.frames)
+    outputs = headed.finalize(headed.fold(features, inputs.frames), inputs.clips)
+    tones = [run.data.labelled.clips[clip].key[4] for clip in inputs.clips.tolist()]
     assert sorted(set(tones)) == ["0", "1", "2"], "clips without any label are dropped"
-    assert all(isinstance(term, Nested) == bool(nested) for term in run.learner.terms)
-    for (term, _), tone in zip(run.lesson.terms.values(), "2001", strict=True):
-        (gradient,) = torch.autograd.grad(term(rows), rows.embeddings, retain_graph=True)
+    for objective, tone in zip(run.objectives.all, "2001", strict=True):
+        (loss,) = objective.losses(outputs)
+        (gradient,) = torch.autograd.grad(loss, outputs.embeddings, retain_graph=True)
         touched = gradient.abs().sum(1) > 0
         if tone == "1":  # a clip of any other is one that those of the track are told from
             assert touched.all()
@@ -90,19 +101,17 @@ def test_classes_are_balanced_over_the_labelled_clips(tmp_path: Path) -> None:
     table = write_table(tmp_path)
     table.write_text(table.read_text().replace("tone0/1.wav,p1", "tone0/1.wav,p0"))  # three p0 train, one p1
     run = run_of(tmp_path)
-    (aim,) = run.lesson.classified
-    assert aim.column.labelled.sum() == 6
-    term = aim.terms[aim.name]
-    assert isinstance(term, Classification)
-    assert term.class_weights.tolist() == pytest.approx([4 / (2 * 3), 4 / (2 * 1)])
+    (objective,) = run.objectives.classified
+    assert objective.known.sum() == 6
+    assert objective.class_weights.tolist() == pytest.approx([4 / (2 * 3), 4 / (2 * 1)])
 
 
 def test_the_second_view_is_of_the_same_track_whatever_else_is_learned(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    assert (run.lesson.views, run.lesson.partner_column) == (2, "track")
+    assert run.objectives.partner_column == "track"
     clips = run.data.labelled.clips
-    for item in run.feed().items(0, 3):
-        for first, second in item.clips.reshape(2, -1).T.tolist():
+    for batch, _ in batches(run, 3):
+        for first, second in batch.clips.reshape(2, -1).T.tolist():
             track = clips[first].labels["track"]
             assert clips[second].labels["track"] == track
             assert (first == second) == (not track)
@@ -146,7 +155,7 @@ def test_a_nested_run_teaches_its_first_numbers(tmp_path: Path) -> None:
     train(config(tmp_path, nested=[2], epochs=12, lr=0.01))
     run = prepared(config(tmp_path, init=str(tmp_path / "out")))
     clips = list(range(len(run.data.labelled.clips)))
-    first = run.reader().rows(run.learner.student.eval(), clips).first(2).embeddings
+    first = run.whole_clips().outputs(run.module.headed.eval(), clips).first(2).embeddings
     tones = torch.tensor([int(run.data.labelled.clips[clip].key[4]) for clip in clips])
     cosines = (first @ first.T).fill_diagonal_(-2)
     assert (tones[cosines.argmax(1)] == tones).float().mean() > 0.8
