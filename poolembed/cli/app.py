@@ -96,6 +96,13 @@ class Verbs(TyperGroup):
         super().__init__(**settings)
         self.commands = _Commands()
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of the whole, all of them switches."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:  # None makes typer load pydantic, to look at it, before a verb can show its help
+            parameter.default = parameter.default or False
+        return parameters
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the verbs without loading them."""
         with formatter.section("Commands"):

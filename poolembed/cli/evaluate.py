@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
-from poolembed.cli.options import Json, LabelColumn, Quiet, Rows
+from poolembed.cli.options import Device, Json, LabelColumn, Precision, Quiet, Rows, Workers
 from poolembed.cli.progress import showing
 from poolembed.cli.report import SHOWN, table
 from poolembed.errors import UsageError
@@ -68,6 +68,9 @@ def evaluate(
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add how each label fares.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -85,6 +88,9 @@ def evaluate(
             column=column,
             folds=folds,
             dim=dim,
+            device=device,
+            precision=precision,
+            workers=workers,
             progress=progress,
         )
     if not quiet:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
-from poolembed.cli.options import Json, Quiet
+from poolembed.cli.options import Device, Json, Precision, Quiet, Workers
 from poolembed.cli.separated import harmless, rule
 from poolembed.cli.stopping import stop_on_signal
 
@@ -55,6 +55,9 @@ def predict(
             show_default="all",
         ),
     ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -77,6 +80,9 @@ def predict(
             count=top,
             seconds=timestamps,
             threshold=threshold,
+            device=device,
+            precision=precision,
+            workers=workers,
             stop=stop,
             on_error=fail,
             on_note=lambda note: typer.echo(note, err=True),

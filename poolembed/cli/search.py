@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
-from poolembed.cli.options import Json, Null, Quiet, Rows
+from poolembed.cli.options import Device, Json, Null, Precision, Quiet, Rows, Workers
 from poolembed.cli.reading import read_stdin
 from poolembed.cli.separated import rule
 from poolembed.errors import PoolembedError, UsageError
@@ -91,6 +91,9 @@ def search(
     ] = None,
     paths: Rows = None,
     null: Null = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +108,7 @@ def search(
     import poolembed
     from poolembed.cli import listing
 
-    songs = poolembed.open(place, paths, dim=dim, model=model)
+    songs = poolembed.open(place, paths, dim=dim, model=model, device=device, precision=precision, workers=workers)
     if format in ("paths", "m3u") and not songs.has_paths:
         raise UsageError(f"{place} does not name its songs", hint="--paths FILE does, with a path a line")
     answers = songs.search_each(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.bundle import load_bundle
+from poolembed.embed.device import DeviceName, PrecisionName
+from poolembed.embed.engine import Engine
 from poolembed.embed.model import build_engine
 from poolembed.embed.nested import check_dim, first_numbers
 from poolembed.errors import AudioError, UsageError, VectorsError
@@ -110,6 +113,9 @@ def evaluate(
     column: str = "label",
     folds: str | None = None,
     dim: int | None = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Score a model, or vectors of any system, on labelled clips, beside floors on the same clips.
@@ -124,6 +130,9 @@ def evaluate(
         column: the labels to tell apart.
         folds: the column that names the folds; None has five made, with groups never taken apart.
         dim: score the first so many numbers of the model's embeddings; None for all.
+        device: as the following, see `poolembed.load`.
+        precision: what the network computes in.
+        workers: threads.
         progress: told how far it is.
 
     Raises:
@@ -142,13 +151,15 @@ def evaluate(
     labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
     labelled = labelled.without({clip.key: "no label" for clip in labelled.clips if not clip.labels[column]})
     if embeddings is None:
-        return _evaluate_model("base" if model is None else model, labelled, progress, column, folds, dim)
+        engine = partial(build_engine, device=device, precision=precision, workers=workers)
+        return _evaluate_model(model or "base", labelled, engine, progress, column, folds, dim)
     return _evaluate_vectors(read_vectors(embeddings, paths), labelled, progress, column, folds)
 
 
 def _evaluate_model(
     name_or_path: str | os.PathLike[str],
     labelled: Labelled,
+    engine: Callable[[SongModel], Engine],
     progress: Progress,
     column: str,
     folds: str | None,
@@ -157,7 +168,7 @@ def _evaluate_model(
     _task(labelled, None, column, folds)  # what is wrong with the labels is said before the long work
     bundle = load_bundle(name_or_path)
     name, size = bundle.config.name, check_dim(bundle.config, dim)
-    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", progress)
+    embedded = _embed(engine(bundle.network), labelled.clips, f"embedding with {name}", progress)
     if not embedded.rows:
         key, reason = next(iter(embedded.failures.items()))
         raise AudioError(f"none of {len(labelled.clips)} clips could be embedded; {key}: {reason}")
@@ -165,7 +176,7 @@ def _evaluate_model(
     task = _task(scored, embedded.matrix, column, folds)
     fresh = untrained(bundle.network, scored.clips, embedded.seconds, seed=SEED)
     floors = {
-        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", progress),
+        UNTRAINED: _embed(engine(fresh), scored.clips, f"embedding with {name}, untrained", progress),
         MEL: _mel(bundle.network.frontend, scored.clips, progress),
     }
     systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, progress)
@@ -242,8 +253,8 @@ def _task(labelled: Labelled, matrix: NDArray[np.float32] | None, column: str, f
     return make_task(labelled.clips, content, column=column, multi_label=multi_label, folds=folds, seed=SEED)
 
 
-def _embed(network: SongModel, clips: Sequence[Clip], stage: str, progress: Progress) -> ClipVectors:
-    return embed_clips(build_engine(network), clips, counting(progress, stage, len(clips), "clips"))
+def _embed(engine: Engine, clips: Sequence[Clip], stage: str, progress: Progress) -> ClipVectors:
+    return embed_clips(engine, clips, counting(progress, stage, len(clips), "clips"))
 
 
 def _mel(frontend: LogMel, clips: Sequence[Clip], progress: Progress) -> ClipVectors:

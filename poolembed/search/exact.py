@@ -78,15 +78,7 @@ class ExactSearch:
             VectorsError: a row is zero, or not finite.
             UsageError: the queries are of another size, zero or not finite, or k is below 1.
         """
-        if queries.ndim != 2 or queries.shape[1] != self.collection.size:
-            raise UsageError(f"queries of shape {queries.shape} for vectors of {self.collection.size} numbers")
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
-        precise = queries.astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", precise, precise))
-        if not np.all((lengths > 0) & np.isfinite(lengths)):
-            raise UsageError("a query is zero, or not finite")
-        precise /= lengths[:, None]
+        precise = unit_queries(queries, self.collection.size, k)
         rows = np.full((len(queries), k), -1, np.int64)
         cosines = np.full((len(queries), k), np.nan, np.float32)
         kept = min(k, len(self.collection))
@@ -137,6 +129,24 @@ class ExactSearch:
                     return np.matmul(queries, self.collection.unit_rows(rows).T, out=room)
                 inverses[:] = 1 if np.abs(squares - 1).max() < UNIT else 1 / np.sqrt(squares)
         return room if np.all(inverses == 1) else np.multiply(room, inverses, out=room)
+
+
+def unit_queries(queries: NDArray[np.float32], size: int, k: int) -> NDArray[np.float64]:
+    """Queries ``(Q, D)``, brought to unit length.
+
+    Raises:
+        UsageError: they are not of `size` numbers, or zero, or not finite; or `k` is below 1.
+    """
+    if queries.ndim != 2 or queries.shape[1] != size:
+        raise UsageError(f"queries of shape {queries.shape} for vectors of {size} numbers")
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got {k}")
+    precise = queries.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", precise, precise))
+    if not np.all((lengths > 0) & np.isfinite(lengths)):
+        raise UsageError("a query is zero, or not finite")
+    precise /= lengths[:, None]
+    return precise
 
 
 class Found(NamedTuple):

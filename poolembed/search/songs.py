@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -22,12 +22,12 @@ from poolembed.search.collection import Collection, open_collection, read_durati
 from poolembed.search.duplicates import THRESHOLD, TOLERANCE, Duplicates, find_duplicates
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
 from poolembed.search.index import is_index, open_index
-from poolembed.search.lance import is_table, open_table, table_collection
+from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
 from poolembed.search.queries import Query, check_model, every_row, mean_query, read_queries, unit_vector
-from poolembed.search.tablesearch import TableSearch
 from poolembed.text import printable
 
 if TYPE_CHECKING:
+    from poolembed.embed.device import DeviceName, PrecisionName
     from poolembed.embed.model import Model
 
 Wanted = str | os.PathLike[str] | npt.ArrayLike
@@ -99,11 +99,13 @@ class Songs:
         *,
         model: str | os.PathLike[str] | None = None,
         shorten: bool = False,
+        run: Mapping[str, Any] | None = None,
     ) -> None:
         self.collection = collection
         self._searcher = searcher
         self._model_name = model
         self._loaded: Model | None = None
+        self._run = run or {}  # how the model runs, as `poolembed.load` takes it
         self._shorten = shorten  # queries of more numbers than the collection's vectors have
         self._tags = lru_cache(_REMEMBERED)(read_tags)
 
@@ -303,7 +305,7 @@ class Songs:
 
         own = self.model
         if self._model_name is not None:
-            loaded = load(self._model_name)
+            loaded = load(self._model_name, **self._run)
         elif own is None:
             raise UsageError(
                 f"{self.collection.source} does not say which model its vectors are of, so {query} cannot be embedded",
@@ -311,7 +313,7 @@ class Songs:
             )
         else:
             try:
-                loaded = load(own.name)
+                loaded = load(own.name, **self._run)
             except BundleNotFoundError as error:
                 raise VectorsError(
                     f"{self.collection.source} is of the model {own.name} ({own.fingerprint[:8]}), which is not at "
@@ -330,6 +332,9 @@ def open_songs(
     *,
     dim: int | None = None,
     model: str | os.PathLike[str] | None = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: int | None = None,
 ) -> Songs:
     """Open a collection to search it. Vectors are mapped from the disk, and no model is loaded before one is needed.
 
@@ -339,6 +344,9 @@ def open_songs(
         paths: for a bare matrix, the text file with the path of each row; without it, songs are called by their rows.
         dim: compare the first so many numbers of every vector alone, of nested embeddings.
         model: name or path of the model that embeds audio to search for; by default the collection's own, by its name.
+        device: where that model runs; as the following, see `poolembed.load`.
+        precision: what it computes in.
+        workers: threads.
 
     Raises:
         VectorsError: there is nothing of the kind, or it cannot be read.
@@ -365,7 +373,8 @@ def open_songs(
         if dim is not None:
             collection = collection.cut(dim)
         searcher = ExactSearch(collection)
-    return Songs(collection, searcher, model=model, shorten=dim is not None)
+    run: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
+    return Songs(collection, searcher, model=model, shorten=dim is not None, run=run)
 
 
 def _refuse(source: str, what: str, paths: object, dim: object) -> None:

@@ -13,6 +13,8 @@ import typer
 import poolembed
 from poolembed.cli.app import app
 from poolembed.cli.verb import option_name
+from poolembed.embed import model as model_module
+from poolembed.evaluate import run as run_module
 from tests.cli.conftest import Cli, npys
 
 HERE = Path("poolembed.toml")
@@ -206,3 +208,23 @@ def test_json_is_there_for_what_a_script_wants(cli: Cli, songs: Path) -> None:
     assert made.err == ""
     assert json.loads(made.out)["path"] == "map.html"
     assert os.path.getsize("map.html") == made.json["size"]  # noqa: PTH202
+
+
+def test_how_the_model_runs_is_said_alike(cli: Cli, songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a model runs, `--device`, `--precision` and `--workers` reach it."""
+    cli("embed", songs)
+    seen: list[tuple[Any, ...]] = []
+
+    def built(model: Any, **options: Any) -> Any:
+        seen.append((options["device"], options["precision"], options["workers"]))
+        raise poolembed.UsageError("seen")
+
+    for module in (model_module, run_module):
+        monkeypatch.setattr(module, "build_engine", built)
+    how = ("--device", "cpu", "--precision", "bf16", "--workers", "3")
+    Path("new.wav").write_bytes((songs / "a.wav").read_bytes())
+    labels = {"a.wav": "x", "b.flac": "y", "c.ogg": "x", "d.mp3": "y"}
+    Path("labels.csv").write_text("path,label\n" + "".join(f"{songs}/{name},{labels[name]}\n" for name in labels))
+    for command in (["embed", "new.wav"], ["search", "new.wav"], ["evaluate", "toy", "labels.csv"]):
+        assert cli(*command, *how).code == 2
+    assert seen == [("cpu", "bf16", 3)] * 3
