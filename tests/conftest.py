@@ -6,9 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,10 +18,10 @@ from torch import nn
 
 from poolembed.bundle import save_bundle
 from poolembed.embed.windows import WindowShape
-from poolembed.nn.config import EncoderConfig, FrontendConfig, ModelConfig, PoolingConfig
-from poolembed.nn.head import Head, HeadConfig, build_head
+from poolembed.nn.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, PoolingConfig
+from poolembed.nn.head import Head, build_head
 from poolembed.nn.model import SongModel
-from poolembed.nn.pooling import AttentionPool
+from poolembed.nn.pooling import AttentionPool, TemporalPool
 from poolembed.nn.statistics import AttentiveStatisticsPool
 
 # No test may depend on chance or on how busy the machine is: the same examples every time, however long they take.
@@ -67,6 +66,11 @@ def tiny_network(config: ModelConfig | None = None, seed: int = 0) -> SongModel:
     for parameter in pool.parameters():
         parameter.data += torch.linspace(low, high, parameter.numel()).reshape(parameter.shape)
     return network.eval()
+
+
+def pools_of(network: SongModel) -> list[TemporalPool[Any]]:
+    """The temporal poolings of a network, one a part of its features."""
+    return [cast("TemporalPool[Any]", pool) for pool in network.pools]
 
 
 def tiny_heads() -> list[Head]:
@@ -128,8 +132,14 @@ def _left_behind() -> set[str]:
     for each in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):  # a thread that ended meanwhile
             children.update(each.read_text().split())
-    watcher = str(getattr(resource_tracker._resource_tracker, "_pid", None))  # stays for as long as this process
-    return threads | {f"process {child}" for child in children - {watcher}}
+    return threads | {f"process {child}" for child in children if not _is_of_multiprocessing(child)}
+
+
+def _is_of_multiprocessing(child: str) -> bool:
+    """Whether it is the process that watches over shared memory, which stays for as long as this one."""
+    with suppress(OSError):
+        return b"resource_tracker" in Path("/proc", child, "cmdline").read_bytes()
+    return False
 
 
 @pytest.fixture(autouse=True, scope="module")

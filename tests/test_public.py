@@ -37,7 +37,8 @@ def test_the_surface_is_this() -> None:
     """A name that comes or goes is a change for users, and has to be made here too."""
     pooling = ["AttentionPool", "AutoPool", "GeMPool", "MaxPool", "MeanPool", "SoftmaxPool", "TemporalPool"]
     statistics = ["AttentiveStatisticsPool", "MeanMaxPool"]
-    assert sorted(poolembed.__all__) == sorted([*ERRORS, *pooling, *statistics, "Model", "load"])
+    door = ["Hit", "LabelledSong", "Model", "Songs", "TrainConfig", "evaluate", "load", "open", "predict", "train"]
+    assert sorted(poolembed.__all__) == sorted([*ERRORS, *pooling, *statistics, *door])
     assert poolembed.__all__ == sorted(poolembed.__all__)
 
 
@@ -50,6 +51,15 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     for attribute, member in vars(thing).items() if inspect.isclass(thing) else ():
         if not attribute.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
             assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
+
+
+def test_functions_are_not_hidden_by_folders_of_their_names() -> None:
+    import poolembed.evaluate.metrics
+    import poolembed.train.config
+
+    assert inspect.isfunction(poolembed.evaluate)
+    assert inspect.isfunction(poolembed.train)
+    assert inspect.ismodule(sys.modules["poolembed.train"])
 
 
 def test_star_import() -> None:
@@ -96,7 +106,9 @@ def test_import_is_light() -> None:
 
 
 def test_embedding_needs_no_librosa() -> None:
-    loaded = modules_after("import poolembed.embed.run; import poolembed.cli; import poolembed.cli.report")
+    loaded = modules_after(
+        "import poolembed.embed.model; import poolembed.embed.run; import poolembed.cli; import poolembed.cli.report"
+    )
     assert "torch" in loaded
     assert not loaded & {"librosa", "numba", "scipy", "sklearn", "pyarrow", "matplotlib", "pandas"}
 
@@ -142,3 +154,55 @@ def test_no_error_is_swallowed_unseen(source: Path) -> None:
 
 def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
+
+
+CALLED = {
+    "compare": {"poolembed.compare", "msgspec"},
+    "duplicates": {"poolembed.search.duplicates", "poolembed.search.quality"},
+    "embed": {"poolembed.embed", "poolembed.identity"},
+    "index": {"poolembed.search.index"},
+    "map": {"poolembed.map"},
+    "models": {"poolembed.bundle"},
+    "push": {"poolembed.search"},
+    "settings": {"poolembed.compare.config", "poolembed.train", "msgspec"},
+    "train": {"poolembed.train"},
+    "training": {"poolembed.labels", "poolembed.train"},
+}
+"""What modules of the command line import when they run, beyond `poolembed` itself, names of errors and words."""
+
+SHARED = {
+    "click",
+    "poolembed.cli",
+    "poolembed.embed.crew",
+    "poolembed.errors",
+    "poolembed.files",
+    "poolembed.text",
+    "rich",
+    "typer",
+}
+
+
+@pytest.mark.parametrize("source", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_a_verb_parses_calls_the_library_and_shows(source: Path) -> None:
+    """No model is loaded, nothing joined or decoded in the command line."""
+    tree = ast.parse(source.read_text())
+    hidden = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    imported = set()
+    for node in ast.walk(tree):
+        if node not in hidden and isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif node not in hidden and isinstance(node, ast.ImportFrom):
+            imported |= {str(node.module)}
+    allowed = tuple(SHARED | CALLED.get(source.stem, set()))
+    beyond = {
+        name
+        for name in imported - {"poolembed"}
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not any(name == each or name.startswith(f"{each}.") for each in allowed)
+    }
+    assert not beyond

@@ -262,13 +262,13 @@ class TestSegments:
         journal = corpus / "index.jsonl"
         journal.write_bytes(journal.read_bytes()[:-20])  # as a killed run leaves it
         decoded: list[str] = []
-        examine = segments._examine
+        examine = segments.examine
 
         def watched(corpus: Path, path: str, size: int, kind: Kind) -> segments.Sound:
             decoded.append(path)
             return examine(corpus, path, size, kind)
 
-        monkeypatch.setattr(segments, "_examine", watched)
+        monkeypatch.setattr(segments, "examine", watched)
         segments.main([str(corpus)])
         assert len(decoded) == 1
         assert (corpus / "music.csv").read_text() == before

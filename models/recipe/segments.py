@@ -126,7 +126,7 @@ def build_index(corpus: Path, files: Iterable[tuple[Package, Kind, str]]) -> dic
             if earlier is not None and earlier.size == size:
                 sound = earlier
             else:
-                sound = _examine(corpus, path, size, kind)
+                sound = examine(corpus, path, size, kind)
                 out.write(msgspec.json.encode(sound) + b"\n")
                 out.flush()
             if sound.seconds > 0:
@@ -136,7 +136,8 @@ def build_index(corpus: Path, files: Iterable[tuple[Package, Kind, str]]) -> dic
     return found
 
 
-def _examine(corpus: Path, path: str, size: int, kind: Kind) -> Sound:
+def examine(corpus: Path, path: str, size: int, kind: Kind) -> Sound:
+    """What there is to know of a file: hash, length, levels, signature, tags."""
     file = corpus / path
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     try:

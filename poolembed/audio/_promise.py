@@ -31,7 +31,9 @@ class Promise(NamedTuple):
 
 
 def read_promise(file: BinaryIO, chunks: Chunks | None) -> Promise:
-    """The promise of a WAV, W64, AIFF, CAF, AU, MP3, Ogg or Matroska file, from its bytes; an empty one for others.
+    """The promise of a WAV, W64, AIFF, CAF, AU, MP3, Ogg, Matroska, DSF or Musepack file, from its bytes.
+
+    An empty one for others.
 
     Args:
         file: open for reading; its position is moved.
@@ -41,13 +43,9 @@ def read_promise(file: BinaryIO, chunks: Chunks | None) -> Promise:
         samples = _stored(file, chunks)
         return Promise(samples, cut=samples is None and _is_cut(chunks))
     file.seek(0)
-    head = file.read(24)
-    if head[:4] == b"OggS":
-        return _ogg(file)
-    if head[:4] == b".snd":
-        return Promise(_au(head))
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return Promise(cut=_is_matroska_cut(file))
+    head = file.read(10)
+    if head[:4] in _READERS:
+        return _READERS[head[:4]](file)
     if head[:3] == b"ID3":
         # The tag's size has seven bits a byte; a tag may hold a picture of many megabytes.
         size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
@@ -107,13 +105,34 @@ def aiff_frame(file: BinaryIO, chunks: Chunks) -> int:
     return int(channels * (bits + 7 >> 3)) if is_stored else 0
 
 
-def _au(head: bytes) -> int | None:
+def _au(file: BinaryIO) -> Promise:
+    file.seek(0)
+    head = file.read(24)
     size, codec, _, channels = struct.unpack_from(">IIII", head.ljust(24, b"\0"), 8)
     frame = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(codec, 0) * channels
-    return size // frame if frame and 0 < size < _UNKNOWN else None
+    return Promise(size // frame if frame and 0 < size < _UNKNOWN else None)
 
 
-def _is_matroska_cut(file: BinaryIO) -> bool:
+def _dsf(file: BinaryIO) -> Promise:
+    """The header states samples of one bit, of which eight become one; FFmpeg counts those that are there instead."""
+    file.seek(64)
+    samples = int.from_bytes(file.read(8), "little") // 8
+    return Promise(samples or None)
+
+
+def _musepack(file: BinaryIO) -> Promise:
+    """Of stream version 8: its first packet has, as a rule, a name, its size, a checksum, the version, the samples."""
+    file.seek(4)
+    packet = file.read(20)
+    samples = 0
+    for byte in packet[8:] if packet[:2] == b"SH" else b"":  # seven bits a byte, the highest first
+        samples = samples << 7 | byte & 0x7F
+        if byte < 0x80:
+            return Promise(samples or None, slack=1152)  # a frame, of which encoders count more or less
+    return Promise()
+
+
+def _matroska(file: BinaryIO) -> Promise:
     """Whether the segment, which holds everything but the header, is larger than the file."""
     end = file.seek(0, 2)
     position = 4
@@ -122,13 +141,13 @@ def _is_matroska_cut(file: BinaryIO) -> bool:
         vint = file.read(8)
         length = 9 - vint[0].bit_length() if vint else 9
         if length > 8 or len(vint) < length:
-            return False
+            break
         size = int.from_bytes(vint[:length], "big") & (1 << 7 * length) - 1
         is_known = size != (1 << 7 * length) - 1
         position += length + size + 4  # and the name of the next
         if is_segment:
-            return is_known and position - 4 > end
-    return False
+            return Promise(cut=is_known and position - 4 > end)
+    return Promise()
 
 
 def _ogg(file: BinaryIO) -> Promise:
@@ -163,6 +182,9 @@ def _mp3(file: BinaryIO, start: int) -> Promise:
     samples_per_frame = 1152 if is_mpeg1 else 576
     # The encoder's delay and padding, which are in the count and not in the music, are at most four frames.
     return Promise(frames * samples_per_frame, slack=4 * samples_per_frame)
+
+
+_READERS = {b"OggS": _ogg, b".snd": _au, b"DSD ": _dsf, b"MPCK": _musepack, b"\x1a\x45\xdf\xa3": _matroska}
 
 
 def promise_of_stream(container: av.container.InputContainer, stream: av.AudioStream) -> Promise:

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, Self
@@ -25,6 +24,7 @@ from poolembed.audio._tail import ac3_end
 from poolembed.audio._unfinished import PatchedFile, missing_sizes, sample_width
 from poolembed.audio.encoding import Encoding
 from poolembed.errors import AudioError
+from poolembed.files.reading import open_regular
 
 # What libsndfile decodes faster than FFmpeg, by how the file begins; the suffix is never believed.
 _SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")
@@ -98,7 +98,7 @@ class AudioStream:
     """
 
     def __init__(self, path: str) -> None:
-        self._file = _open_regular(path)
+        self._file = _open(path)
         try:
             # Before the decoder, which shares the position in the file.
             chunks = read_chunks(self._file)
@@ -148,6 +148,8 @@ class AudioStream:
             yield self._count.clean(block)
         if not self.samples and (self._is_damaged or self._stop is not None):
             raise AudioError("damaged: nothing in it can be decoded")
+        if not self.samples and self._promise.samples:
+            raise AudioError(f"truncated: nothing of {self._promise.samples / self.sample_rate:.1f} s can be decoded")
         self.note = "; ".join(self._lost() + self._count.finish() + self._mix.finish()) or None
 
     def _decoded(self) -> Iterator[NDArray[np.float32]]:
@@ -264,21 +266,15 @@ def open_audio(path: str) -> AudioStream:
     return AudioStream(path)
 
 
-def _open_regular(path: str) -> BinaryIO:
+def _open(path: str) -> BinaryIO:
     try:
-        # Non-blocking, or opening a named pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        file = open_regular(path)
     except OSError as error:
         raise AudioError(f"cannot be opened: {error.strerror}") from None
-    except ValueError:  # a NUL in it
-        raise AudioError("cannot be opened: not a file name") from None
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_size:
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    if stat.S_ISDIR(status.st_mode):
-        raise AudioError("is a directory")
-    raise AudioError("empty file" if stat.S_ISREG(status.st_mode) else "not a regular file")
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise AudioError("empty file")
+    return file
 
 
 def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from poolembed import __version__
-from poolembed.cli.compare import HELP as COMPARE_HELP
-from poolembed.cli.compare import compare
-from poolembed.cli.duplicates import HELP as DUPLICATES_HELP
-from poolembed.cli.duplicates import duplicates
-from poolembed.cli.embed import HELP as EMBED_HELP
-from poolembed.cli.embed import embed
-from poolembed.cli.evaluate import HELP as EVALUATE_HELP
-from poolembed.cli.evaluate import evaluate
-from poolembed.cli.grouped import GroupedCommand
-from poolembed.cli.index import HELP as INDEX_HELP
-from poolembed.cli.index import index
-from poolembed.cli.map import HELP as MAP_HELP
-from poolembed.cli.map import map_songs
-from poolembed.cli.models import HELP as MODELS_HELP
-from poolembed.cli.models import models
-from poolembed.cli.predict import HELP as PREDICT_HELP
-from poolembed.cli.predict import predict
-from poolembed.cli.push import HELP as PUSH_HELP
-from poolembed.cli.push import push
-from poolembed.cli.search import HELP as SEARCH_HELP
-from poolembed.cli.search import search
-from poolembed.cli.train import HELP as TRAIN_HELP
-from poolembed.cli.train import train
 
 HELP = """\
 Turn songs into fixed-length embeddings: whole directories, songs of any length, learned pooling.
@@ -49,29 +29,95 @@ Examples:
   poolembed evaluate mymodel labels.csv            is it any good?
   poolembed predict song.mp3 --model mymodel       its labels, with probabilities
   poolembed compare labels.csv -o study            every pooling, side by side
+  poolembed sync                                   the steps that poolembed.toml names: a line for a crontab
+
+Options that are not given are taken from the environment (POOLEMBED_MODEL=tiny, or of one verb POOLEMBED_EMBED_MODEL),
+then from poolembed.toml in the working folder, then from that in ~/.config/poolembed.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files failed, 130 interrupted.
 """
 
+VERBS = {
+    "compare": "Compare every temporal pooling on labelled clips: same encoder, same seeds, same batches.",
+    "duplicates": "Find the same recording under other names, bitrates and formats. Nothing is deleted.",
+    "embed": "Embed songs: audio files of any length to unit vectors of one length.",
+    "evaluate": "Score a model on labelled clips: nearest neighbours, linear probe and retrieval.",
+    "help": "Show the help of a verb.",
+    "index": "Build an index of a collection: one file that finds nearly the nearest songs.",
+    "map": "Make a map of a collection: one HTML file that shows every song as a dot and plays it.",
+    "models": "List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.",
+    "predict": "Label songs: what a model that was trained on labelled clips hears in them.",
+    "push": "Bring a table of songs up to date: in a folder, or in an object store that many machines search.",
+    "search": "Search for songs like these: the nearest embeddings by cosine.",
+    "sync": "Run the steps that poolembed.toml names.",
+    "train": "Train a model, its pooling included, on clips.",
+}
+"""What each does, in a line. Its module is loaded when it is wanted, so that the help of others answers at once."""
+
+_FUNCTIONS = {"map": "map_songs", "help": "show_help"}
+
+
+class _Commands(MutableMapping[str, Any]):
+    """The commands by name, each made when it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made and name in VERBS:
+            from poolembed.cli.verb import Verb
+
+            module = import_module(f"poolembed.cli.{name}")
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            settings = {"help_option_names": ["-h", "--help"]}
+            help = f"{VERBS[name]}\n\n{module.HELP}"
+            make = alone.command(name, help=help, cls=Verb, context_settings=settings)
+            make(getattr(module, _FUNCTIONS.get(name, name)))
+            self._made[name] = typer.main.get_command(alone)
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(VERBS)
+
+    def __len__(self) -> int:
+        return len(VERBS)
+
+
+class Verbs(TyperGroup):
+    """All verbs."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of the whole, all of them switches."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:  # None makes typer load pydantic, to look at it, before a verb can show its help
+            parameter.default = parameter.default or False
+        return parameters
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the verbs without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
 app = typer.Typer(
     name="poolembed",
+    cls=Verbs,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,  # drawing help with rich takes longer than all the rest of it
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(help=COMPARE_HELP)(compare)
-app.command(help=DUPLICATES_HELP)(duplicates)
-app.command(help=EMBED_HELP)(embed)
-app.command(help=EVALUATE_HELP)(evaluate)
-app.command(help=INDEX_HELP)(index)
-app.command("map", help=MAP_HELP)(map_songs)
-app.command(help=MODELS_HELP)(models)
-app.command(help=PREDICT_HELP)(predict)
-app.command(help=PUSH_HELP)(push)
-app.command(help=SEARCH_HELP)(search)
-app.command(help=TRAIN_HELP, cls=GroupedCommand)(train)
 
 
 def _version(wanted: bool) -> None:
@@ -83,7 +129,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

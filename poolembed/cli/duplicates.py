@@ -6,24 +6,23 @@ import dataclasses
 import json
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from poolembed.cli.options import CollectionPath, Json, Null, Quiet, Rows
 from poolembed.cli.progress import showing
-from poolembed.cli.separated import RULE, csv_line
+from poolembed.cli.separated import csv_line, rule
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import duration, printable, size
 
 if TYPE_CHECKING:
-    from poolembed.search.collection import Collection
     from poolembed.search.duplicates import Duplicates, Group
     from poolembed.search.quality import Copy
+    from poolembed.search.songs import Songs
 
-HELP = (
-    """\
-Find the same recording under other names, bitrates and formats. Nothing is deleted.
-
+HELP = """\
 \b
 Examples:
   poolembed duplicates                             those in ./embeddings
@@ -38,15 +37,11 @@ Every other song of a group is as near to the best one as the threshold asks, an
 --format paths lists only songs that the best one of their group can stand for, for it is as good for sure; of the
 others the table says why that is not certain. Songs that are silent, or whose channels cancel, are never listed. A
 codec cannot tell what it was given: a FLAC that was made from an MP3 counts as lossless.
-"""
-    + RULE
-)
+""" + rule("CSV")
 
 
 def duplicates(
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
-    ] = "embeddings",
+    collection: CollectionPath = "embeddings",
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -68,39 +63,47 @@ def duplicates(
             help="jsonl: a line per group. csv: a line per song. paths: what the best of each group can stand for."
         ),
     ] = "table",
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="End paths in NUL, as find -print0; with --format paths.")
-    ] = False,
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    null: Null = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", "--out", metavar="FILE", help="Where to; - is standard output.")
+    ] = "-",
+    paths: Rows = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Find the same recording under other names, bitrates and formats. Nothing is deleted."""
+    format = "jsonl" if as_json else format
     if null and format != "paths":
         raise UsageError("-0 belongs to --format paths")
     for option, value in (("--threshold", threshold), ("--tolerance", tolerance)):
         if value is not None and math.isnan(value):
             raise UsageError(f"{option} needs a number, and nan is none")
 
-    from poolembed.search.collection import open_collection
-    from poolembed.search.duplicates import THRESHOLD, TOLERANCE, find_duplicates
+    import poolembed
+    from poolembed.search.duplicates import THRESHOLD, TOLERANCE
 
-    opened = open_collection(collection, paths)
-    if format == "paths" and not opened.named:
+    songs = poolembed.open(collection, paths)
+    if format == "paths" and not songs.has_paths:
         raise UsageError(f"{collection} does not name its songs", hint="--paths FILE does, with a path a line")
     least = THRESHOLD if threshold is None else threshold
     most = TOLERANCE if tolerance is None else tolerance
     with showing(quiet) as progress:
-        found = find_duplicates(opened, threshold=least, tolerance=most, progress=progress)
+        found = songs.duplicates(threshold=least, tolerance=most, progress=progress)
     if format == "paths":
-        typer.echo(_as_paths(found.groups, b"\0" if null else b"\n"), nl=False)
+        text = _as_paths(found.groups, b"\0" if null else b"\n")
     else:
         render = {"table": _as_table, "jsonl": _as_jsonl, "csv": _as_csv}[format]
-        typer.echo(render(found.groups).encode("utf-8", "surrogateescape"), nl=False)
+        text = render(found.groups).encode("utf-8", "surrogateescape")
+    if output == "-":
+        typer.echo(text, nl=False)
+    else:
+        from poolembed.files.writing import replacing, writing
+
+        path = Path(output)
+        with writing(path), replacing(path, path.parent) as part:
+            part.write_bytes(text)
     if not quiet:
-        _say(opened, found, least, most, chosen=threshold is not None, format=format)
+        _say(songs, found, least, most, chosen=threshold is not None, format=format)
 
 
 def _as_table(groups: list[Group]) -> str:
@@ -156,9 +159,7 @@ def _as_paths(groups: list[Group], end: bytes) -> bytes:
     return b"".join(path + end for path in paths)
 
 
-def _say(
-    collection: Collection, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool, format: str
-) -> None:
+def _say(songs: Songs, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool, format: str) -> None:
     """What it comes to, what to be careful of, and that nothing is deleted; on standard error."""
     from poolembed.search.duplicates import MEASURED_ON
 
@@ -172,16 +173,16 @@ def _say(
         typer.echo(f"left out, for they are silent or their channels cancel: {found.soundless}", err=True)
     if not found.by_length:
         typer.echo("note: these vectors do not say how long the songs are, so that only the cosine decides", err=True)
-    if not chosen and (collection.model is None or collection.model.fingerprint != MEASURED_ON):
-        than = "that of these vectors" if collection.model is None else collection.model.name
+    if not chosen and (songs.model is None or songs.model.fingerprint != MEASURED_ON):
+        than = "that of these vectors" if songs.model is None else songs.model.name
         typer.echo(f"note: {threshold:g} was chosen for another model than {than}; --threshold sets it", err=True)
     if not found.groups:
-        typer.echo(f"no duplicates among {len(collection)} songs, {by}", err=True)
+        typer.echo(f"no duplicates among {len(songs)} songs, {by}", err=True)
         return
     spare = sum(len(group.spare) for group in found.groups)
     unsure = sum(len(group.songs) - 1 for group in found.groups) - spare
     freed = size(sum(group.freed for group in found.groups))
-    typer.echo(f"groups of duplicates among {len(collection)} songs, {by}: {len(found.groups)}", err=True)
+    typer.echo(f"groups of duplicates among {len(songs)} songs, {by}: {len(found.groups)}", err=True)
     typer.echo(f"that the best of each can stand for: {spare} song{'' if spare == 1 else 's'}, {freed}", err=True)
     if unsure:
         why = "" if format == "table" else "; --format table says why"

@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from poolembed.cli.faults import keep_faults_in
+from poolembed.cli.options import Device, Json, Overwrite, Precision, Quiet, Workers
 from poolembed.cli.progress import showing
 from poolembed.cli.reading import read_paths
 from poolembed.cli.report import facts, reasons
-from poolembed.cli.stopping import stop_on_signal
+from poolembed.cli.stopping import Stop, stop_on_signal
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import duration, passed_over, printable
 
 if TYPE_CHECKING:
-    from poolembed.embed.model import Model
-    from poolembed.embed.outputs import JsonLinesStream, OutputDirectory
     from poolembed.embed.run import Summary
+    from poolembed.identity import ModelIdentity
 
 HELP = """\
-Embed songs: audio files of any length to unit vectors of one length.
-
 \b
 Examples:
   poolembed embed ~/Music                          -> embeddings/<path below ~/Music>.npy
@@ -41,7 +39,7 @@ SOME_FAILED = 3
 
 
 def embed(
-    inputs: Annotated[
+    paths: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PATH...",
@@ -79,23 +77,21 @@ def embed(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Paths that are read end in NUL, as of find -print0.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run put there.")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where the network runs.")] = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")
-    ] = "auto",
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Windows per batch.", show_default="by device and model")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads.", show_default="one per core")] = None,
+    workers: Workers = None,
     song_timeout: Annotated[
         float,
         typer.Option(
             min=0, metavar="SECONDS", help="Give up a song whose decoding makes no progress for so long; 0: never."
         ),
     ] = 300.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Embed songs: audio files of any length to unit vectors of one length."""
     to_stdout = output == "-"
@@ -109,37 +105,47 @@ def embed(
         raise PoolembedError("cannot write to standard output: it is closed", hint="give -o a directory")
     if not output:
         raise UsageError("-o needs a directory, or - for standard output")
-    arguments = _arguments(inputs or [], files_from or [], null)
+    arguments = _arguments(paths or [], files_from or [], null)
 
     from poolembed.embed.manifest import FAULTS, WORK
-    from poolembed.embed.model import load
-    from poolembed.embed.run import embed_songs, find_songs
+    from poolembed.embed.run import embed as embed_paths
 
-    songs = find_songs(arguments)
-    loaded = load(
-        model,
-        dim=dim,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        song_timeout=song_timeout,
-        on_halved=lambda size: typer.echo(f"out of device memory: going on with {size} windows at a time", err=True),
-    )
     if not to_stdout:
         keep_faults_in(Path(output) / WORK / FAULTS)
-    with (
-        stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
-        _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
-        showing(quiet) as progress,
-    ):
-        summary = embed_songs(loaded, songs, sink, progress, timestamps=timestamps, stop=stop)
+    stop = Stop()
+    with ExitStack() as end:
+
+        def begin() -> Stop:
+            nonlocal stop
+            stop = end.enter_context(stop_on_signal(None if quiet else "finishing the songs in hand"))
+            return stop
+
+        summary, identity = embed_paths(
+            arguments,
+            sys.stdout.buffer if to_stdout else output,
+            model=model,
+            dim=dim,
+            format=format or "npy",
+            dtype=dtype,
+            timestamps=timestamps,
+            overwrite=overwrite,
+            progress=end.enter_context(showing(quiet)),
+            begin=begin,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+            song_timeout=song_timeout,
+            on_halved=lambda size: typer.echo(
+                f"out of device memory: going on with {size} windows at a time", err=True
+            ),
+        )
     where = "standard output" if to_stdout else output
     if as_json:
-        typer.echo(json.dumps(_as_json(summary, loaded, where)))
+        typer.echo(json.dumps(_as_json(summary, identity, where)))
     with suppress(OSError):  # nobody may read it any more
         if not quiet:
-            facts(_facts(summary, loaded, where))
+            facts(_facts(summary, identity, where))
             if summary.notes:
                 reasons("embedded, but", summary.notes, "in the manifest")
         if summary.failures:
@@ -150,37 +156,19 @@ def embed(
         raise typer.Exit(SOME_FAILED)
 
 
-def _arguments(inputs: list[str], files_from: list[str], null: bool) -> list[str]:
+def _arguments(paths: list[str], files_from: list[str], null: bool) -> list[str]:
     """The paths of the command line, and in the place of each list those that it holds."""
     arguments: list[str] = []
-    for path in inputs:
+    for path in paths:
         arguments += read_paths("-", null) if path == "-" else [path]
     for path in files_from:
         arguments += read_paths(path, null)
-    if not inputs and not files_from:
+    if not paths and not files_from:
         raise UsageError("nothing to embed", hint="give a directory, for example: poolembed embed ~/Music")
     return arguments
 
 
-def _open(
-    model: Model,
-    output: str,
-    format: Literal["npy", "matrix", "parquet", "jsonl"],
-    dtype: Literal["float32", "float16"],
-    timestamps: float | None,
-    overwrite: bool,
-) -> OutputDirectory | JsonLinesStream:
-    from poolembed.embed.outputs import JsonLinesStream, open_output
-    from poolembed.identity import ModelIdentity
-
-    model.check_timestamps(timestamps)
-    if output == "-":
-        return JsonLinesStream(sys.stdout.buffer, dtype=dtype, timestamps=timestamps is not None)
-    identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
-    return open_output(output, format=format, dtype=dtype, timestamps=timestamps, model=identity, overwrite=overwrite)
-
-
-def _facts(summary: Summary, model: Model, output: str) -> Iterator[tuple[str, str]]:
+def _facts(summary: Summary, model: ModelIdentity, output: str) -> Iterator[tuple[str, str]]:
     """What became of the songs, how fast, and where the embeddings are."""
     amount = f"{summary.embedded:,} songs, {duration(summary.audio_seconds)} of audio"
     if summary.embedded:
@@ -195,11 +183,12 @@ def _facts(summary: Summary, model: Model, output: str) -> Iterator[tuple[str, s
     if summary.interrupted:
         left = summary.found - summary.embedded - summary.unchanged - count
         yield "not reached", f"{left:,} songs; run the same command again to go on"
-    yield "model", printable(f"{model.name} on {model.device} in {model.precision}, {model.embedding_size} numbers")
+    ran = "" if summary.device is None else f" on {summary.device} in {summary.precision}"
+    yield "model", printable(f"{model.name}{ran}, {model.embedding_size} numbers")
     yield "output", printable(output)
 
 
-def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
+def _as_json(summary: Summary, model: ModelIdentity, output: str) -> dict[str, object]:
     return {
         "found": summary.found,
         "embedded": summary.embedded,
@@ -216,7 +205,7 @@ def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
         "model": model.name,
         "fingerprint": model.fingerprint,
         "embedding_size": model.embedding_size,
-        "device": model.device,
-        "precision": model.precision,
-        "workers": model.workers,
+        "device": summary.device,
+        "precision": summary.precision,
+        "workers": summary.workers,
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Device, Json, LabelColumn, Precision, Quiet, Rows, Workers
 from poolembed.cli.progress import showing
 from poolembed.cli.report import SHOWN, table
 from poolembed.errors import UsageError
@@ -18,19 +19,18 @@ if TYPE_CHECKING:
     from poolembed.evaluate.scores import Score, Scores
 
 HELP = """\
-Score a model on labelled clips: nearest neighbours, linear probe and retrieval, with 95 % intervals.
-
 \b
 Examples:
   poolembed evaluate base clips/                            a folder per label
-  poolembed evaluate mymodel labels.csv --folds fold        the folds that the table gives
+  poolembed evaluate mymodel labels.csv --fold-column fold        the folds that the table gives
   poolembed evaluate mymodel labels.csv --json | jq '.systems[0].linear.accuracy'
   poolembed evaluate --embeddings other.npy --paths paths.txt labels.csv
   poolembed evaluate --embeddings embeddings/ clips/        what poolembed embed wrote
 
-Each clip is predicted from the clips of the other folds. Without --folds there are five, with labels in proportion and
-groups never taken apart. Intervals come from drawing groups of clips (column group; without it files) 1000 times.
-Beside the model always two floors on the same clips: statistics of the mel bands, and the same network untrained.
+Each clip is predicted from the clips of the other folds. Without --fold-column there are five, with labels in
+proportion and groups never taken apart. Intervals come from drawing groups of clips (column group; without it files)
+1000 times. Beside the model always two floors on the same clips: statistics of the mel bands, and the same network
+untrained.
 """
 
 NUMBERS = {
@@ -55,15 +55,12 @@ def evaluate(
         str | None,
         typer.Option(metavar="PATH", help="Score these vectors instead of a model's.", show_default=False),
     ] = None,
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
+    paths: Rows = None,
     folds: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The table's column of folds.", show_default="made here"),
+        typer.Option("--fold-column", metavar="COLUMN", help="The table's column of folds.", show_default="made here"),
     ] = None,
-    column: Annotated[str, typer.Option(metavar="COLUMN", help="The table's column of labels.")] = "label",
+    column: LabelColumn = "label",
     dim: Annotated[
         int | None,
         typer.Option(
@@ -71,28 +68,31 @@ def evaluate(
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Add how each label fares.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Score a model on labelled clips."""
     model, labels = _model_and_labels(model_and_labels, embeddings)
-    if paths is not None and embeddings is None:
-        raise UsageError("--paths belongs to --embeddings", hint="give the matrix whose rows it names")
-    if dim is not None and embeddings is not None:
-        raise UsageError("--dim is of a model", hint="write vectors of that size with: poolembed embed --dim")
 
-    from poolembed.evaluate.run import evaluate_model, evaluate_vectors
-    from poolembed.evaluate.task import label_columns
-    from poolembed.labels import read_labels
-    from poolembed.vectors import read_vectors
+    import poolembed
 
-    labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
     with showing(quiet) as progress:
-        if embeddings is None:
-            evaluation = evaluate_model(model, labelled, progress, column=column, folds=folds, dim=dim)
-        else:
-            vectors = read_vectors(embeddings, paths)
-            evaluation = evaluate_vectors(vectors, labelled, progress, column=column, folds=folds)
+        evaluation = poolembed.evaluate(
+            labels,
+            model,
+            embeddings=embeddings,
+            paths=paths,
+            column=column,
+            folds=folds,
+            dim=dim,
+            device=device,
+            precision=precision,
+            workers=workers,
+            progress=progress,
+        )
     if not quiet:
         _say(evaluation)
     if as_json:
@@ -103,10 +103,9 @@ def evaluate(
         raise typer.Exit(SOME_FAILED)
 
 
-def _model_and_labels(arguments: list[str], embeddings: str | None) -> tuple[str, str]:
-    expected = 2 if embeddings is None else 1
-    if len(arguments) == expected:
-        return (arguments[0] if embeddings is None else ""), arguments[-1]
+def _model_and_labels(arguments: list[str], embeddings: str | None) -> tuple[str | None, str]:
+    if len(arguments) == (2 if embeddings is None else 1):
+        return (arguments[0] if embeddings is None else None), arguments[-1]
     if embeddings is not None:
         raise UsageError(
             f"with --embeddings there is one argument, the labels, not {len(arguments)}",

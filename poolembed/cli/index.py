@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poolembed.cli.options import CollectionPath, Json, Quiet, Rows
 from poolembed.cli.progress import showing
 from poolembed.cli.report import facts
 from poolembed.text import duration, printable, size
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from poolembed.search.index import Built
 
 HELP = """\
-Build an index of a collection: one file that finds nearly the nearest songs without comparing all of them.
-
 \b
 Examples:
   poolembed index                                  ./embeddings -> music.index
@@ -33,21 +32,16 @@ that is older is refused. Needs: pip install '.[index]' from the checkout
 
 
 def index(
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
-    ] = "embeddings",
+    collection: CollectionPath = "embeddings",
     output: Annotated[
         str,
         typer.Option(
             "--output", "-o", "--out", metavar="FILE", help="Where to; one that is there is brought up to date."
         ),
     ] = "music.index",
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    paths: Rows = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Build an index of a collection."""
     from poolembed.search.index import build_index

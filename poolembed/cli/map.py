@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poolembed.cli.options import CollectionPath, Json, Overwrite, Quiet, Rows
 from poolembed.cli.progress import showing
 from poolembed.cli.report import SHOWN
 from poolembed.text import printable, size
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from poolembed.map import Made
 
 HELP = """\
-Make a map of a collection: one HTML file that shows every song as a dot, similar ones together, and plays them.
-
 \b
 Examples:
   poolembed map                                    ./embeddings -> map.html
@@ -30,33 +29,27 @@ page needs no network and no other file. The same collection always gives the sa
 
 
 def map_songs(
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
-    ] = "embeddings",
+    collection: CollectionPath = "embeddings",
     output: Annotated[str, typer.Option("--output", "-o", "--out", metavar="FILE", help="Where to.")] = "map.html",
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    paths: Rows = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Make a map of a collection: one HTML file that shows every song as a dot and plays it."""
     from pathlib import Path
 
+    import poolembed
     from poolembed.map import make_map
-    from poolembed.search.collection import open_collection
-    from poolembed.vectors import RowNumbers
 
-    opened = open_collection(collection, paths)
+    songs = poolembed.open(collection, paths)
     with showing(quiet) as progress:
-        made = make_map(opened, Path(output), overwrite=overwrite, progress=progress)
+        made = make_map(songs.collection, Path(output), overwrite=overwrite, progress=progress)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path), "collection": collection}))
     if quiet:
         return
-    if isinstance(opened.paths, RowNumbers):
+    if not songs.has_paths:
         typer.echo("no song can be played: rows have no paths; --paths names a file that has them", err=True)
     else:
         _missing(made)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Json
 from poolembed.cli.report import table
-from poolembed.errors import BundleError
 from poolembed.text import size
 
 HELP = """\
-List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.
-
 \b
 Examples:
   poolembed models
@@ -22,17 +19,13 @@ Examples:
 """
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def models(as_json: Json = False) -> None:
     """List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS."""
-    from poolembed.bundle import describe, list_bundles
+    from poolembed.bundle import describe_all
 
-    found, broken = [], 0
-    for path in list_bundles():
-        try:
-            found.append(describe(path))
-        except BundleError as error:
-            typer.echo(f"poolembed: {error}", err=True)
-            broken += 1
+    found, broken = describe_all()
+    for error in broken:
+        typer.echo(f"poolembed: {error}", err=True)
     if as_json:
         typer.echo(json.dumps(found))
         raise typer.Exit(SOME_FAILED if broken else 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from poolembed.cli.options import CollectionPath, Json, Quiet, Rows
 from poolembed.cli.progress import showing
 from poolembed.cli.report import facts
 from poolembed.cli.stopping import stop_on_signal
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from poolembed.search.push import Pushed
 
 HELP = """\
-Bring a table of songs up to date: in a folder, or in an object store that many machines search.
-
 \b
 Examples:
   poolembed push --to music.lance                    ./embeddings into a table in this folder
@@ -32,7 +31,7 @@ A table is made where there is none. It knows a song by its path: songs that it 
 embedding is another are replaced, all others are left alone, so that the same command after new songs writes only
 those, and after a kill only the rest. Songs that are in the table alone stay there. One push to a table at a time.
 
-Searches compare all vectors unless there is an index; songs pushed after it was made are then compared besides.
+Searches compare all vectors, and read them from where the table is.
 
 The table is in the open format Lance, and needs no server. Credentials for s3://, gs:// and az:// come from the
 environment (AWS_ACCESS_KEY_ID and so on). Needs: pip install '.[lance]' from the checkout
@@ -44,18 +43,10 @@ def push(
         str,
         typer.Option("--to", metavar="TABLE", help="A path or URI that ends in .lance.", show_default=False),
     ],
-    collection: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="What poolembed embed wrote, or an .npy matrix.")
-    ] = "embeddings",
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    index: Annotated[
-        bool, typer.Option("--index", help="Make an index of the table, or bring it up to date; prints its recall.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    collection: CollectionPath = "embeddings",
+    paths: Rows = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Bring a table of songs up to date."""
     from poolembed.search.collection import open_collection
@@ -68,7 +59,7 @@ def push(
         )
     opened = open_collection(collection, paths)
     with stop_on_signal(None if quiet else "finishing the rows in hand") as stop, showing(quiet) as progress:
-        done = push_to(opened, to, index=index, progress=progress, stop=stop)
+        done = push_to(opened, to, progress=progress, stop=stop)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(done), "table": to, "collection": collection}))
     if not quiet:
@@ -87,6 +78,4 @@ def _facts(done: Pushed, to: str) -> Iterator[tuple[str, str]]:
     ):
         if count or name in ("new", "changed", "unchanged"):
             yield name, f"{count:,} songs{what}"
-    if done.recall_at_10 is not None:
-        yield "index", f"{done.recall_at_10:.3f} recall@10 against exact search"
     yield "table", printable(to)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.options import Device, Json, Null, Precision, Quiet, Rows, Workers
 from poolembed.cli.reading import read_stdin
-from poolembed.cli.separated import RULE
-from poolembed.errors import BundleNotFoundError, UsageError, VectorsError
+from poolembed.cli.separated import rule
+from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import printable
 
 if TYPE_CHECKING:
-    from poolembed.cli.listing import Listing
-    from poolembed.embed.model import Model
-    from poolembed.search.collection import Collection
-    from poolembed.search.queries import Queries, Query
+    from poolembed.search.songs import Answer
 
-HELP = (
-    """\
-Search for songs like these: the nearest embeddings by cosine.
-
+HELP = """\
 \b
 Examples:
   poolembed search song.mp3                                  the ten nearest in ./embeddings
@@ -39,9 +33,7 @@ A query is an audio file, a song of the collection by its path or key, an .npy f
 on standard input. A song that the collection has is not decoded again, and is no neighbour of itself. Neighbours come
 in the order of their cosines, equally near ones in the order of the collection.
 
-"""
-    + RULE
-)
+""" + rule("CSV")
 
 DEFAULT = "embeddings"
 
@@ -97,67 +89,61 @@ def search(
         str | None,
         typer.Option("--model", "-m", help="Embeds the audio files.", show_default="the collection's own"),
     ] = None,
-    paths: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The path of each row of an .npy matrix, one a line.", show_default=False),
-    ] = None,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="End paths in NUL, as find -print0; with --format paths.")
-    ] = False,
+    paths: Rows = None,
+    null: Null = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Search for songs like these: the nearest embeddings by cosine."""
     arguments, place = _what_and_where(queries or [], source, every)
     if every and mean:
         raise UsageError("--mean of --all songs is near to nothing in particular", hint="choose one of the two")
+    format = "jsonl" if as_json else format
     if null and format != "paths":
         raise UsageError("-0 belongs to --format paths")
 
+    import poolembed
     from poolembed.cli import listing
-    from poolembed.search.answers import allowed_rows, answer
-    from poolembed.search.lengths import read_lengths
-    from poolembed.search.opening import open_library
-    from poolembed.search.queries import Queries, every_row, mean_query, read_queries
 
-    library = open_library(place, paths, dim)
-    collection = library.collection
-    if format in ("paths", "m3u") and not collection.named:
+    songs = poolembed.open(place, paths, dim=dim, model=model, device=device, precision=precision, workers=workers)
+    if format in ("paths", "m3u") and not songs.has_paths:
         raise UsageError(f"{place} does not name its songs", hint="--paths FILE does, with a path a line")
-    allowed = allowed_rows(collection, including or [], excluding or [])
-    asked = Queries()
-    if every:
-        found: Iterable[Query] = every_row(collection)
-    else:
-        stdin = read_stdin() if "-" in arguments and sys.stdin is not None else b""
-        asked = read_queries(arguments, collection, stdin, shorten=dim is not None)
-        found = known = _embedded(asked, collection, model)
-        _say(asked)
-        if not known:
-            raise typer.Exit(1)
-        if mean:
-            found = [mean_query(known)]
-    lengths = read_lengths(collection) if format == "m3u" else {}
-    answers = answer(library.searcher, found, k, allowed, with_query=with_query)
+    answers = songs.search_each(
+        None if every else arguments,
+        k,
+        mean=mean,
+        include=including or (),
+        exclude=excluding or (),
+        with_query=with_query,
+        stdin=read_stdin() if "-" in arguments and sys.stdin is not None else b"",
+        on_note=lambda note: typer.echo(note, err=True),
+    )
+    _say(answers.failures)
+    if not answers.asked:
+        raise typer.Exit(1)
     fewest = k
 
-    def counted() -> Iterator[Listing]:
+    def counted() -> Iterator[Answer]:
         nonlocal fewest
-        for each in listing.look_up(answers, collection, lengths):
-            fewest = min(fewest, len(each.neighbours))
-            yield each
+        for answer in answers:
+            fewest = min(fewest, len(answer.hits))
+            yield answer
 
-    several = every or (len(asked.found) > 1 and not mean)
-    render: dict[str, Callable[[Iterable[Listing]], Iterator[str]]] = {
-        "table": partial(listing.as_table, headings=several),
+    render: dict[str, Callable[[Iterable[Answer]], Iterator[str]]] = {
+        "table": partial(listing.as_table, headings=every or answers.asked > 1),
         "jsonl": listing.as_jsonl,
         "csv": listing.as_csv,
         "paths": partial(listing.as_paths, end="\0" if null else "\n"),
-        "m3u": listing.as_m3u,
+        "m3u": lambda each: listing.as_m3u(each, songs.durations),
     }
     for text in render[format](counted()):
         typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
-    if fewest < k:
+    if fewest < k and not quiet:
         typer.echo(f"note: asked for {k} neighbours, and there are {fewest}", err=True)
-    if asked.failures:
+    if answers.failures:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -174,65 +160,9 @@ def _what_and_where(queries: list[str], source: str | None, every: bool) -> tupl
     return [], source or (queries or [DEFAULT])[0]
 
 
-def _embedded(asked: Queries, collection: Collection, model: str | None) -> list[Query]:
-    """The queries, those that are audio embedded by the collection's model, without those that fail."""
-    from poolembed.search.queries import BadVectorError, Query, unit_vector
-
-    songs = [each for each in asked.found if isinstance(each, str)]
-    if not songs:
-        return [each for each in asked.found if isinstance(each, Query)]
-    from poolembed.embed.song import Failed
-
-    loaded = _load(songs, collection, model)
-    if len(songs) > 1:
-        typer.echo(f"{len(songs)} songs to embed", err=True)
-    of_songs: dict[str, Query] = {}
-    with closing(loaded.outcomes(songs)) as outcomes:
-        for outcome in outcomes:
-            path = songs[outcome.index]
-            if isinstance(outcome, Failed):
-                asked.failures[path] = outcome.reason
-                continue
-            if outcome.note is not None:
-                typer.echo(f"{printable(path)}: {outcome.note}", err=True)
-            try:
-                of_songs[path] = Query(path, unit_vector(outcome.embedding, collection, shorten=True))
-            except BadVectorError as error:
-                asked.failures[path] = str(error)
-    queries = (of_songs.get(each) if isinstance(each, str) else each for each in asked.found)
-    return [query for query in queries if query is not None]
-
-
-def _load(songs: Sequence[str], collection: Collection, model: str | None) -> Model:
-    """The model that embeds queries, which has to be the collection's."""
-    from poolembed.embed.model import load
-    from poolembed.identity import ModelIdentity
-    from poolembed.search.queries import check_model
-
-    if model is not None:
-        loaded = load(model)
-    elif collection.model is None:
-        raise UsageError(
-            f"{collection.source} does not say which model its vectors are of, so {songs[0]} cannot be embedded",
-            hint="--model names it",
-        )
-    else:
-        own = collection.model
-        try:
-            loaded = load(own.name)
-        except BundleNotFoundError as error:
-            raise VectorsError(
-                f"{collection.source} is of the model {own.name} ({own.fingerprint[:8]}), which is not at hand",
-                hint="--model gives its path",
-            ) from error
-    identity = ModelIdentity(loaded.name, loaded.fingerprint, loaded.embedding_size)
-    check_model(identity, collection, f"the query {songs[0]}")
-    return loaded
-
-
-def _say(asked: Queries) -> None:
+def _say(failures: Mapping[str, PoolembedError]) -> None:
     """What cannot be searched for, and why, on standard error."""
-    for name, reason in list(asked.failures.items())[:SHOWN]:
-        typer.echo(f"{printable(name)}: {printable(reason)}", err=True)
-    if len(asked.failures) > SHOWN:
-        typer.echo(f"… and {len(asked.failures) - SHOWN} more", err=True)
+    for name, error in list(failures.items())[:SHOWN]:
+        typer.echo(f"{printable(name)}: {printable(str(error))}", err=True)
+    if len(failures) > SHOWN:
+        typer.echo(f"… and {len(failures) - SHOWN} more", err=True)

@@ -7,11 +7,15 @@ import io
 
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # and the same, as wide as East Asian letters
 
-RULE = """\
-In CSV and TSV, text that begins with = + - @ or ' has a ' before it, lest a spreadsheet takes it for a formula: drop
-one ' from its start to have the text. Numbers are as they are.
+_RULE = """\
+In {}, text that begins with = + - @ or ' has a ' before it, lest a spreadsheet takes it for a formula: drop one ' from
+its start to have the text. Numbers are as they are.
 """
-"""For the help of what writes them."""
+
+
+def rule(format: str) -> str:
+    """For the help of what writes CSV, or TSV."""
+    return _RULE.format(format)
 
 
 def harmless(text: str) -> str:

@@ -1,42 +1,129 @@
-"""What a command line of ``poolembed train`` comes to: options before a configuration file before the defaults.
+"""Options made of the flags of a configuration, and the configuration that a command line comes to.
 
-The defaults are those of `TrainConfig` alone: an option that is not given is None here, and no key there.
+The command line goes before a configuration file and that before the defaults, which are the configuration's alone: an
+option that is not given is None here, and no key there.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 import shlex
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import msgspec
+import typer
+
+from poolembed.compare.config import StudyConfig
 from poolembed.errors import UsageError
-
-if TYPE_CHECKING:
-    from poolembed.train.config import TrainConfig
+from poolembed.train.config import Flag, ObjectiveConfig, TrainConfig
 
 OUTPUT = "mymodel"
 """Where to, unless said otherwise."""
 
-AUGMENT = {
-    "gain": "gain_db",
-    "equalizer": "equalizer_db",
-    **{name: name for name in ("low_pass", "time_mask", "band_mask", "mixup", "resized_crop", "shift")},
-}
-"""Parameters here -> keys of [augment]."""
+CONCERNED = {"label_column": ("classification", "supcon"), "temperature": ("supcon", "contrastive")}
+"""Options of objectives -> the kinds that they concern."""
 
-OBJECTIVE = {
-    "label_column": ("column", ("classification", "supcon")),
-    "temperature": ("temperature", ("supcon", "contrastive")),
-}
-"""Parameters here -> key of [[objectives]], and the kinds that it concerns."""
+_Command = TypeVar("_Command", bound=Callable[..., None])
 
-NOT_SETTINGS = {"config", "resume", "overwrite", "quiet", "as_json", "objective", "targets", *AUGMENT, *OBJECTIVE}
-"""Parameters here that are not keys of the configuration by the same name."""
+
+class Option(NamedTuple):
+    """An option that is a key of a configuration: the key with dots, its flag, what is typed, and the default shown."""
+
+    key: str
+    flag: Flag
+    kind: Any
+    default: str | bool
+
+
+def options_of(config: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Option]]:
+    """The options of a configuration by the names of their parameters, in its order, nested ones in their places."""
+    hints = get_type_hints(config, include_extras=True)
+    for field in msgspec.structs.fields(config):
+        kind, flag = _taken_apart(hints[field.name])
+        several = get_origin(kind) is tuple
+        inner = get_args(kind)[0] if several else kind
+        if flag is not None:
+            shown = flag.default or (field.default is not msgspec.NODEFAULT and field.default is not None)
+            if shown is True:
+                shown = (flag.name or field.name) if field.default is True else str(field.default)
+            if several:  # typed with commas between; but objectives again and again, as each has its own targets
+                kind = list[str] if inner is ObjectiveConfig else str
+            elif flag.name == "targets" or field.name == "targets":
+                kind = list[str]
+            name = (flag.name or field.name).replace("-", "_")
+            yield name, Option(prefix + field.name, flag, kind, shown)
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            yield from options_of(inner, f"{prefix}{field.name}.")
+
+
+def _taken_apart(hint: Any) -> tuple[Any, Flag | None]:
+    """The plain type of an annotation, without bounds and None, and its flag."""
+    flag = None
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        if get_origin(hint) is Annotated:
+            flag = flag or next((each for each in hint.__metadata__ if isinstance(each, Flag)), None)
+            hint = hint.__origin__
+        else:
+            hint = next(part for part in get_args(hint) if part is not NoneType)
+    return hint, flag
+
+
+def with_options_of(config: type[msgspec.Struct]) -> Callable[[_Command], _Command]:
+    """Give a command, in the place of its ``**options``, an option for each flag of a configuration, and ``--set``."""
+
+    def decorate(command: _Command) -> _Command:
+        signature = inspect.signature(command, eval_str=True)
+        parameters = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        for name, option in options_of(config):
+            flag = f"--{name.replace('_', '-')}"
+            made = typer.Option(
+                f"{flag}/--no-{flag[2:]}" if option.kind is bool else flag,
+                metavar=option.flag.metavar,
+                help=option.flag.help,
+                rich_help_panel=option.flag.group or None,
+                show_default=option.default,
+            )
+            parameters.append(_parameter(name, option.kind, made))
+        made = typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any key of the configuration, as in its TOML file.", show_default=False
+        )
+        parameters.append(_parameter("set", list[str], made))
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+TRAIN = dict(options_of(TrainConfig))
+STUDY = dict(options_of(StudyConfig))
+
+
+def study(given: Mapping[str, Any]) -> StudyConfig:
+    """The configuration of a study, of the options that were given.
+
+    Raises:
+        UsageError: one is unknown or impossible.
+    """
+    from poolembed.train.configfile import converted
+
+    merged: dict[str, Any] = {}
+    _put_all(merged, STUDY, given)
+    return converted(merged, lambda key: _option(key, STUDY), StudyConfig)
 
 
 def resolve(given: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a run.
+    """The configuration of a training run.
 
     Args:
         given: the options that were given, by the names of the command's parameters.
@@ -90,20 +177,51 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merge(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the options of the command line in their places."""
-    merged = {**settings, **{name: value for name, value in given.items() if name not in NOT_SETTINGS}}
-    if "nested" in given:
-        merged["nested"] = _sizes(given["nested"])
-    if augment := {key: given[name] for name, key in AUGMENT.items() if name in given}:
-        merged["augment"] = {**settings.get("augment", {}), **augment}
-    objectives = [_objective(text) for text in given.get("objective", [])] or settings.get("objectives")
-    if any(name in given for name in ("objective", "targets", *OBJECTIVE)):
+    merged = deepcopy(dict(settings))
+    if any(option.key.startswith("objectives") and name in given for name, option in TRAIN.items()):
+        objectives = [_objective(text) for text in given.get("objective", [])] or merged.get("objectives")
         merged["objectives"] = _objectives(objectives or [{"kind": "classification"}], given)
+    _put_all(merged, TRAIN, given)
     return merged
 
 
-def _sizes(text: str) -> list[int]:
+def _put_all(settings: dict[str, Any], options: Mapping[str, Option], given: Mapping[str, Any]) -> None:
+    """Put what was given in its places, but for what concerns single objectives; ``--set`` has the last word."""
+    settings |= {name: given[name] for name in ("data", "output") if name in given}
+    for name, option in options.items():
+        if name in given and not option.key.startswith("objectives"):
+            value = given[name]
+            _put(settings, option.key, _listed(option, value) if option.key in ("nested", "poolings") else value)
+    for text in given.get("set", []):
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: a key and its value are wanted", hint="--set augment.mixup=0.4")
+        _put(settings, key.strip(), _toml(value))
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        inner = settings.get(name)
+        settings[name] = settings = dict(inner) if isinstance(inner, dict) else {}
+    settings[last] = value
+
+
+def _toml(text: str) -> Any:
+    """A value as TOML has it; text that is none stands for itself."""
     try:
-        return [int(size) for size in text.split(",")]
+        values = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return values["value"] if len(values) == 1 else text
+
+
+def _listed(option: Option, text: str) -> list[Any]:
+    parts = [part.strip() for part in text.split(",")]
+    if option.key == "poolings":
+        return parts
+    try:
+        return [int(part) for part in parts]
     except ValueError as error:
         raise UsageError(f"--nested {text}: numbers with commas between are wanted", hint="64,128,256") from error
 
@@ -118,17 +236,16 @@ def _objective(text: str) -> dict[str, Any]:
 
 def _objectives(objectives: list[dict[str, Any]], given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Objectives with the options that concern them."""
-    objectives = [dict(objective) for objective in objectives]
     kinds = [objective.get("kind", "classification") for objective in objectives]
-    for name, (key, concerned) in OBJECTIVE.items():
+    for name, concerned in CONCERNED.items():
         if name not in given:
             continue
         for objective, kind in zip(objectives, kinds, strict=True):
             if kind in concerned:
-                objective[key] = given[name]
+                objective[TRAIN[name].key.rpartition(".")[2]] = given[name]
         if not set(kinds) & set(concerned):
             raise UsageError(
-                f"{_option(name)} concerns the objectives {' and '.join(concerned)}, not {', '.join(kinds)}"
+                f"--{name.replace('_', '-')} concerns the objectives {' and '.join(concerned)}, not {', '.join(kinds)}"
             )
     distilled = [objective for objective, kind in zip(objectives, kinds, strict=True) if kind == "distill"]
     targets = given.get("targets", [objective["targets"] for objective in distilled if "targets" in objective])
@@ -142,12 +259,12 @@ def _objectives(objectives: list[dict[str, Any]], given: Mapping[str, Any]) -> l
     return objectives
 
 
-def _option(key: str) -> str:
+def _option(key: str, options: Mapping[str, Option] = TRAIN) -> str:
     """What a key of the configuration is called on the command line."""
-    first, _, last = key.rpartition(".")
-    if key.startswith("objectives"):
-        names = {"targets": "targets", **{key: name for name, (key, _) in OBJECTIVE.items()}}
-        name = names.get(last, "objective") if first else "objective"
-    else:
-        name = {key: name for name, key in AUGMENT.items()}.get(last, last).partition("[")[0]
-    return "DATA" if name == "data" else "--" + name.replace("_", "-")
+    key = re.sub(r"\[\d+\]", "", key)
+    if key in ("data", "output"):
+        return {"data": "DATA", "output": "--output"}[key]
+    if key in ("objectives.kind", "objectives.weight"):
+        key = "objectives"
+    found = next((name for name, option in options.items() if option.key == key), None)
+    return f"--set {key}" if found is None else f"--{found.replace('_', '-')}"

@@ -14,8 +14,8 @@ from poolembed.text import duration, printable
 
 if TYPE_CHECKING:
     from poolembed.labels import DataReport
-    from poolembed.train.loop import EpochRecord, Plan
     from poolembed.train.run import Trained
+    from poolembed.train.trainer import EpochRecord, Plan
 
 CLASSES = 30
 """Classes that are shown; of more than that only how many there are, and the smallest."""
@@ -31,7 +31,7 @@ class Story:
     def __call__(self, event: DataReport | Plan | EpochRecord) -> None:
         """Tell it."""
         from poolembed.labels import DataReport
-        from poolembed.train.loop import Plan
+        from poolembed.train.trainer import Plan
 
         if isinstance(event, DataReport):
             self._say("\n".join(data_report(event)))
@@ -47,23 +47,23 @@ class Story:
 
 
 def data_report(report: DataReport) -> Iterator[str]:
-    """Lines on what there is to train on: sides, classes, and what was left out and why."""
+    """Lines on what there is to train on: splits, classes, and what was left out and why."""
     hours = "" if report.hours is None else f", {duration(3600 * report.hours)}"
     yield f"{printable(report.source)}: {report.clips:,} clips{hours}"
-    sides = report.sides.values()
-    rows = [["", *report.sides], ["clips", *(f"{side.clips:,}" for side in sides)]]
-    if any(side.groups for side in sides):
-        rows.append(["groups", *(f"{side.groups:,}" for side in sides)])
+    splits = report.splits.values()
+    rows = [["", *report.splits], ["clips", *(f"{split.clips:,}" for split in splits)]]
+    if any(split.groups for split in splits):
+        rows.append(["groups", *(f"{split.groups:,}" for split in splits)])
     if report.hours is not None:
-        rows.append(["audio", *("" if side.hours is None else duration(3600 * side.hours) for side in sides)])
+        rows.append(["audio", *("" if split.hours is None else duration(3600 * split.hours) for split in splits)])
     for name, labels in report.labels.items():
         several = ", several a clip" if report.multi_label.get(name) else ""
-        rows.append([f"{name}: {len(labels):,} classes{several}", *("" for _ in sides)])
+        rows.append([f"{name}: {len(labels):,} classes{several}", *("" for _ in splits)])
         smallest = sorted(labels.items(), key=lambda item: sum(item[1].values()))[:10]
         for label, counts in labels.items() if len(labels) <= CLASSES else smallest:
-            rows.append([f"  {label}", *(f"{counts[side]:,}" for side in report.sides)])
+            rows.append([f"  {label}", *(f"{counts[split]:,}" for split in report.splits)])
         if len(labels) > CLASSES:
-            rows.append(["  (the 10 smallest)", *("" for _ in sides)])
+            rows.append(["  (the 10 smallest)", *("" for _ in splits)])
     yield table(rows)
     for note in report.notes[:SHOWN]:
         yield f"{typer.style('note', fg='yellow')}: {printable(note)}"
@@ -96,7 +96,7 @@ def _plan(plan: Plan) -> str:
 def result(trained: Trained) -> Iterator[tuple[str, str]]:
     """What came of it, where it is, and what to do with it."""
     results, metric = trained.results, trained.results["metric"]
-    held_out = results["data"]["sides"]["valid"]["clips"]
+    held_out = results["data"]["splits"]["valid"]["clips"]
     value = f"{metric['value']:.3f} on {held_out:,} clips held out, at epoch {metric['epoch']} of {results['epochs']}"
     yield metric["name"], value
     for pooling in results["pooling"]:

@@ -4,51 +4,54 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from poolembed.compare.contenders import CONTENDERS
 from poolembed.nn.config import EncoderConfig, FrontendConfig, ModelConfig, PoolingConfig
-from poolembed.train.config import AboveZero, Positive
+from poolembed.train.config import (
+    LEARNING,
+    BatchSize,
+    Column,
+    Epochs,
+    Flag,
+    Freeze,
+    Init,
+    Pool,
+    Positive,
+    Rate,
+    Seconds,
+)
 
 Objective = Literal["classification", "supcon", "contrastive"]
 
 
 class StudyConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole study.
+    """A whole study; the flags say what its keys are, and those that `TrainConfig` has too are its.
 
     Attributes:
         data: a folder or table of labelled clips, as `poolembed.labels.read_labels` takes it.
         output: the study's directory.
-        poolings: names of contenders.
-        seeds: final runs of each.
-        column: the label column.
-        objective: what is trained.
-        pool: what is pooled, as in `TrainConfig`.
-        init: scratch, or a bundle that all runs start from.
-        freeze: as in `TrainConfig`.
         model: architecture, where runs start from scratch.
-        seconds: length of training crops, as in `TrainConfig`.
-        epochs: of every run.
-        batch_size: clips per step.
-        lr: learning rate of the network.
-        jobs: processes at a time, of one thread each; None for one per core.
+        jobs: processes, of one thread each.
     """
 
     data: str
     output: str
-    poolings: tuple[str, ...] = tuple(CONTENDERS)
-    seeds: Positive = 5
-    column: str = "label"
-    objective: Objective = "classification"
-    pool: Literal["features", "predictions"] = "features"
-    init: str = "scratch"
-    freeze: Literal["none", "encoder"] = "none"
+    poolings: Annotated[
+        tuple[str, ...], Flag("Some of them, with commas between.", metavar="NAMES", default="all twelve")
+    ] = tuple(CONTENDERS)
+    seeds: Annotated[Positive, Flag("Final runs of each pooling.")] = 5
+    column: Column = "label"
+    objective: Annotated[Objective, Flag("What is trained, as in train.", LEARNING)] = "classification"
+    pool: Pool = "features"
+    init: Init = "scratch"
+    freeze: Freeze = "none"
     model: ModelConfig | None = None
-    seconds: AboveZero | None = None
-    epochs: Positive = 20
-    batch_size: Annotated[int, Meta(ge=2)] = 16
-    lr: AboveZero = 1e-3
-    jobs: Positive | None = None
+    seconds: Seconds = None
+    epochs: Epochs = 20
+    batch_size: BatchSize = 16
+    lr: Rate = 1e-3
+    jobs: Annotated[Positive | None, Flag("Runs at a time.", default="one per core")] = None
 
 
 def small_model(width: int = 16, time_strides: tuple[int, int, int, int] = (2, 2, 2, 1)) -> ModelConfig:

@@ -8,7 +8,6 @@ from itertools import product
 from typing import Literal
 
 from poolembed.nn.config import PoolingConfig, PoolingKind
-from poolembed.nn.model import build_pool
 from poolembed.train.config import TrainConfig
 
 Trial = dict[str, float]
@@ -58,6 +57,8 @@ class Contender:
     @property
     def outputs(self) -> int:
         """Numbers per channel; those with two pool features only."""
+        from poolembed.nn.model import build_pool  # which needs torch, and --help does not
+
         return build_pool(PoolingConfig(kind=self.kind), 1).outputs
 
     def settings(self, trial: Trial) -> dict[str, object]:

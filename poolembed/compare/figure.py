@@ -48,7 +48,7 @@ def svg(results: Results) -> str:
         for tick, row in zip(left.get_yticklabels(), rows, strict=True):
             tick.set_color(_color(row))
         left.set(xlabel=f"{NAMES[results.metric]}, %", ylim=(-0.6, len(rows) - 0.4))
-        left.set_title("On the test side (dots: seeds; bars: 95 %)")
+        left.set_title("In the test split (dots: seeds; bars: 95 %)")
         right.set(xlabel="difference, percentage points")
         right.set_title("Minus mean pooling, seed by seed")
         buffer = io.StringIO()

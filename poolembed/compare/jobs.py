@@ -1,4 +1,4 @@
-"""One run of a study: trained by `poolembed.train`, scored on the test side, and written down."""
+"""One run of a study: trained by `poolembed.train`, scored in the test split, and written down."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from poolembed.compare.scoring import score, scored
 from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
 from poolembed.train.config import TrainConfig
-from poolembed.train.loop import EpochRecord
 from poolembed.train.run import train
+from poolembed.train.trainer import EpochRecord
 
 RUNS, MODELS, WORK = "runs", "models", "work"
 """Folders of a study's directory: what is written down of each run, the models of final runs, runs in the making."""
@@ -69,11 +69,11 @@ class Record(Struct, frozen=True, kw_only=True):
         pooling: name of the contender.
         trial: what the search tried or chose.
         seed: of the run.
-        valid: metrics of the best epoch on the validation side.
+        valid: metrics of the best epoch in the validation split.
         metric: the one of `valid` that chose the epoch.
-        test: metrics on the test side; {} in the search.
+        test: metrics in the test split; {} in the search.
         losses: mean training loss of each epoch.
-        curve: the metric on the validation side, of each epoch.
+        curve: the metric in the validation split, of each epoch.
         learned: alpha or p, if the pooling has one.
         parameters: of the network and its head.
         clips_per_second: in training steps, the median over epochs.
@@ -93,6 +93,10 @@ class Record(Struct, frozen=True, kw_only=True):
     parameters: int
     clips_per_second: float
     seconds: float
+
+
+Result = Record | str
+"""What became of a run: its record, or why it failed."""
 
 
 def perform(job: Job) -> Record:

@@ -41,14 +41,14 @@ class Row(Struct, frozen=True, kw_only=True):
         trial: what the search chose; {} where there was nothing to choose.
         runs: ids of the final runs.
         test: per metric.
-        valid: of the metric that chose the epoch, on the validation side.
+        valid: of the metric that chose the epoch, in the validation split.
         minus_mean: per metric, paired differences from mean pooling; {} of mean pooling itself.
         parameters: of the pooling.
         all_parameters: of network and head together.
         training: seconds of a training step over those with mean pooling, seed by seed; None without mean pooling.
         pooling: the same of the pooling alone, measured by itself.
         learned: None where there is neither alpha nor p.
-        search: each trial and its metric on the validation side.
+        search: each trial and its metric in the validation split.
         first_loss: mean training loss of the first epoch, over seeds.
         last_loss: of the last epoch.
     """
@@ -156,9 +156,9 @@ def results_of(study: Study) -> Results | None:
         config=_without_paths(study),
         model=msgspec.to_builtins(study.model.config),
         clips=[
-            {side: len(getattr(each.division, side)) for side in ("train", "valid", "test")} for each in study.sides
+            {split: len(getattr(each.division, split)) for split in ("train", "valid", "test")} for each in study.splits
         ],
-        tests=[each.test for each in study.sides],
+        tests=[each.test for each in study.splits],
         labels=study.labels,
         budget=_budget(study),
         seconds=sum(record.seconds for record in everything),
@@ -203,9 +203,9 @@ def _budget(study: Study) -> str:
     final = sum(len(records) for records in study.final.values())
     search = (
         f"{TRIALS} runs of one seed to search the learning rate and the start of each pooling that learns, chosen on "
-        f"the validation side, {searched} in all; then "
+        f"the validation split, {searched} in all; then "
     )
-    return f"{search if searched else ''}{final} runs of {study.config.seeds} seeds, each scored once on the test side"
+    return f"{search if searched else ''}{final} runs of {study.config.seeds} seeds, each scored once in the test split"
 
 
 def _without_paths(study: Study) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from poolembed.errors import LabelsError
 from poolembed.evaluate import metrics
 from poolembed.evaluate.retrieval import retrieve
 from poolembed.labels import Labelled, read_labels
-from poolembed.nn.head import HeadConfig
+from poolembed.nn.config import HeadConfig
 from poolembed.train.cache import MelCache
 from poolembed.train.config import TrainConfig
-from poolembed.train.feeds import Reader
-from poolembed.train.learner import Student
-from poolembed.train.lesson import columns_of
-from poolembed.train.objectives import multi_hot
+from poolembed.train.dataset import columns_of
+from poolembed.train.loading import WholeClips
+from poolembed.train.module import HeadedModel
+from poolembed.train.objectives.classification import multi_hot, probabilities
 from poolembed.train.sampling import Crops
 
 LEADING = {"classification": ("map", "accuracy"), "supcon": ("recall_at_1",), "contrastive": ("recall_at_1",)}
@@ -62,7 +62,7 @@ def scored(model: str | os.PathLike[str], table: str, config: TrainConfig) -> Sc
     labelled = read_labels(table, columns=columns, need_labels=bool(columns))
     bundle = load_bundle(model)
     device = choose_device(config.device)
-    student = Student(bundle.network, bundle.heads, choose_precision(config.precision, device)).to(device).eval()
+    headed = HeadedModel(bundle.network, bundle.heads, choose_precision(config.precision, device)).to(device).eval()
     context = bundle.network.config.encoder.context
     cache = MelCache(config.cache or Path(config.output) / "cache", bundle.network.frontend, before=context)
     filled = cache.fill(labelled.clips, workers=1, limit_gb=config.cache_limit, watch=lambda done, total: None)
@@ -70,20 +70,15 @@ def scored(model: str | os.PathLike[str], table: str, config: TrainConfig) -> Sc
         key, reason = next(iter(filled.failed.items()))
         raise LabelsError(f"{table}: {key} cannot be scored: {reason}")
     crops = Crops.of(cache, filled.rows, bundle.network.config.encoder)
-    reader = Reader(crops, device=device, log_floor=cache.log_floor)
+    whole_clips = WholeClips(crops, device=device, log_floor=cache.log_floor)
     clips = range(len(labelled.clips))
-    rows = reader.rows(student, clips)
+    outputs = whole_clips.outputs(headed, clips)
     head = bundle.heads[0].config if bundle.heads else None
-    probabilities = None
-    if head is not None:
-        scores = rows.scores[head.column].double()
-        if head.pool == "features":
-            scores = scores.sigmoid() if head.multi_label else scores.softmax(1)
-        probabilities = scores.numpy()
+    scores = None if head is None else probabilities(outputs, head)
     halves = None
     if any(objective.kind == "contrastive" for objective in config.objectives):
-        halves = np.stack([reader.halves(student, clip).numpy() for clip in clips], 1)
-    return Scored(labelled, rows.embeddings.numpy(), head, probabilities, halves)
+        halves = whole_clips.halves(headed, clips).numpy()
+    return Scored(labelled, outputs.embeddings.numpy(), head, scores, halves)
 
 
 def score(of: Scored, config: TrainConfig) -> dict[str, float]:

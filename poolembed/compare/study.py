@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from poolembed.bundle import described, load_bundle
+from poolembed.bundle import load_bundle
+from poolembed.catalog import described
 from poolembed.compare.config import StudyConfig, small_model
 from poolembed.compare.contenders import CONTENDERS, Contender, Trial
-from poolembed.compare.jobs import WORK, Job, Record, read_record
-from poolembed.compare.sides import Sides, divide_for_study, identity, write_tables
-from poolembed.compare.workers import Result, run_all
+from poolembed.compare.jobs import WORK, Job, Record, Result, perform, read_record
+from poolembed.compare.splits import StudySplit, divide_for_study, identity, write_tables
+from poolembed.compare.workers import run_all
 from poolembed.embed.device import usable_cores
 from poolembed.errors import LabelsError, UsageError
 from poolembed.files.claims import claimed
@@ -26,8 +26,8 @@ from poolembed.progress import Progress, counted, silent
 from poolembed.text import printable
 from poolembed.train.cache import MelCache
 from poolembed.train.config import ObjectiveConfig, TrainConfig
-from poolembed.train.lesson import columns_of
-from poolembed.train.run import LONGEST_CROP
+from poolembed.train.dataset import columns_of
+from poolembed.train.sampling import crop_windows
 from poolembed.train.start import SCRATCH, start_model
 
 VERSION = 2
@@ -43,7 +43,7 @@ class Study:
     Attributes:
         config: of it.
         model: the architecture.
-        sides: the divisions that seeds took in turn.
+        splits: the divisions that seeds took in turn.
         labels: how many labels there are.
         frames: frame features of a training crop.
         searched: per pooling, the records of its trials.
@@ -56,7 +56,7 @@ class Study:
 
     config: StudyConfig
     model: SongModel
-    sides: list[Sides]
+    splits: list[StudySplit]
     labels: int
     frames: int
     searched: dict[str, list[Record]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def run_study(config: StudyConfig, progress: Progress = silent, *, stop: threadi
     """Do every run that is not done yet, and collect all; None if told to stop before the first.
 
     Each pooling with something to learn is trained once, on seed 0, for each of its trials, and takes the options that
-    did best on the validation side. Then each is trained once per seed, from 1, and scored on the test side. Runs of
+    did best in the validation split. Then each is trained once per seed, from 1, and scored in the test split. Runs of
     one seed start from the same encoder and see the same batches, whatever the pooling.
 
     Args:
@@ -81,13 +81,13 @@ def run_study(config: StudyConfig, progress: Progress = silent, *, stop: threadi
 
     Raises:
         UsageError: options that mean nothing.
-        LabelsError: the table cannot be used, or not be divided into three sides.
+        LabelsError: the table cannot be used, or not be divided into three splits.
         OutputError: the directory is in use, or cannot be written.
     """
     stop = stop or threading.Event()
     contenders, skipped = _contenders(config)
     with claimed(Path(config.output) / ".study.lock", f"another study is running in {config.output}"):
-        plan = _Plan.make(config, progress, stop)
+        plan = StudyPlan.make(config, progress, stop)
         if plan is None:
             return None
         study = plan.study
@@ -129,12 +129,12 @@ def run_study(config: StudyConfig, progress: Progress = silent, *, stop: threadi
 
 
 def best_trial(records: Sequence[Record]) -> Trial:
-    """What did best on the validation side; of equals the first."""
+    """What did best in the validation split; of equals the first."""
     return max(records, key=lambda record: record.valid[record.metric]).trial
 
 
 @dataclass
-class _Plan:
+class StudyPlan:
     """What jobs are made of."""
 
     study: Study
@@ -143,7 +143,7 @@ class _Plan:
     identities: list[str]
 
     @classmethod
-    def make(cls, config: StudyConfig, progress: Progress, stop: threading.Event) -> _Plan | None:
+    def make(cls, config: StudyConfig, progress: Progress, stop: threading.Event) -> StudyPlan | None:
         """Read, decode and divide the clips; None if told to stop before that was done."""
         output = Path(config.output)
         base = TrainConfig(
@@ -178,14 +178,17 @@ class _Plan:
             )
         content = [each for each, row in zip(filled.content, filled.rows, strict=True) if row is not None]
         labelled = labelled.without(filled.failed)
-        sides = divide_for_study(labelled, content, column)
-        tables = [write_tables(output / TABLES, each, labelled, column) for each in sides]
+        splits = divide_for_study(labelled, content, column)
+        tables = [write_tables(output / TABLES, each, labelled, column) for each in splits]
         start = "" if config.init == SCRATCH else load_bundle(config.init).fingerprint
-        identities = [start + identity(each, labelled, content, column) for each in sides]
+        identities = [start + identity(each, labelled, content, column) for each in splits]
         labels = {label for clip in labelled.clips for label in clip.labels[column]} if column else set()
-        study = Study(config, model, sides, len(labels), _crop(config, model, max(filled.seconds)))
+        encoder, longest = model.config.encoder, max(cache.frames(row) for row in filled.rows if row is not None)
+        windows = crop_windows(model.config, config.seconds, longest)
+        frames = windows * encoder.window_frames // encoder.time_reduction
+        study = Study(config, model, splits, len(labels), frames)
         study.notes += labelled.notes + [f"{key} is left out: {reason}" for key, reason in labelled.dropped.items()]
-        study.notes += sides[0].division.notes
+        study.notes += splits[0].division.notes
         return cls(study, base, tables, identities)
 
     @property
@@ -247,7 +250,7 @@ class _Plan:
                 records[job.id] = result
             tell(job, result)
 
-        run_all(left, min(self.study.config.jobs or usable_cores(), max(len(left), 1)), done, stop)
+        run_all(left, perform, min(self.study.config.jobs or usable_cores(), max(len(left), 1)), done, stop)
         return records
 
 
@@ -272,11 +275,3 @@ def _contenders(config: StudyConfig) -> tuple[list[Contender], dict[str, str]]:
     if config.pool == "predictions":
         skipped = {c.name: "it gives two numbers per class, which are no probability" for c in asked if c.outputs > 1}
     return [contender for contender in asked if contender.name not in skipped], skipped
-
-
-def _crop(config: StudyConfig, model: SongModel, longest: float) -> int:
-    """Frame features of a training crop."""
-    frontend, encoder = model.config.frontend, model.config.encoder
-    window = encoder.window_frames * frontend.hop_length / frontend.sample_rate
-    windows = max(1, math.ceil((config.seconds or min(longest, LONGEST_CROP)) / window))
-    return windows * encoder.window_frames // encoder.time_reduction

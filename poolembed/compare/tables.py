@@ -16,7 +16,7 @@ NAMES = {
 }
 """Of metrics, for people."""
 
-_SIDES = (("train", "to train"), ("valid", "to validate"), ("test", "to test"))
+_SPLITS = (("train", "to train"), ("valid", "to validate"), ("test", "to test"))
 
 
 def markdown(results: Results) -> str:
@@ -40,14 +40,14 @@ def markdown(results: Results) -> str:
 def about(results: Results) -> str:
     """What was done, in a paragraph."""
     config = results.config
-    sides = " / ".join(str(results.clips[0][side]) for side, _ in _SIDES)
-    purpose = " / ".join(words for _, words in _SIDES)
+    splits = " / ".join(str(results.clips[0][split]) for split, _ in _SPLITS)
+    purpose = " / ".join(words for _, words in _SPLITS)
     tests = f"{', '.join(results.tests)}, in turn from seed to seed" if len(results.tests) > 1 else results.tests[0]
     pooled = "frame features" if config["pool"] == "features" else "class probabilities of frames"
     labels = f" with {results.labels} labels" if results.labels else ""
     state = "" if results.finished else " **Not finished: the same command goes on.**"
     return (
-        f"Pooled are {pooled}, trained by {config['objective']} for {config['epochs']} epochs; {sides} clips {purpose}"
+        f"Pooled are {pooled}, trained by {config['objective']} for {config['epochs']} epochs; {splits} clips {purpose}"
         f"{labels}, tested on {tests}. Values are percentages, mean "
         f"± half the 95 % interval (Student's t over {config['seeds']} seeds); differences from mean pooling are taken "
         f"seed by seed, at the same start of the encoder and the same batches. Spent: {results.budget}; "

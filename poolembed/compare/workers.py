@@ -1,4 +1,7 @@
-"""Processes that take one run after the other. Small networks train faster in processes than in threads of one."""
+"""Runs side by side, each in a process of its own: small networks train faster so than in threads of one process.
+
+It is what `poolembed compare` and ``models/recipe/ablations`` do their runs by.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +13,37 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from poolembed.compare.jobs import Job, Record, perform
 from poolembed.errors import PoolembedError
 
-Result = Record | str
-"""What became of a run: its record, or why it failed."""
+J = TypeVar("J")
+R = TypeVar("R")
 
 
-class _Worker:
+class _Worker(Generic[J, R]):
     """A process and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, perform: Callable[[J], R]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads' locks
         self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, perform), daemon=True)
         with _ctrl_c_held_back():
             self.process.start()
         theirs.close()
-        self.job: Job | None = None
+        self.job: J | None = None
 
-    def take(self, job: Job) -> None:
+    def take(self, job: J) -> None:
         self.job = job
         with suppress(ConnectionError):  # it died; `result` tells of what
             self.pipe.send(job)
 
-    def result(self) -> Result:
+    def result(self) -> R | str:
         """What became of the job in hand; the process may have died of it."""
         try:
-            done: Result = self.pipe.recv()
+            done: R | str = self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             return f"its process ended with code {self.process.exitcode}"
@@ -53,29 +56,36 @@ class _Worker:
         self.process.join()
 
 
-def run_all(jobs: Sequence[Job], processes: int, done: Callable[[Job, Result], None], stop: threading.Event) -> None:
+def run_all(
+    jobs: Sequence[J],
+    perform: Callable[[J], R],
+    processes: int,
+    done: Callable[[J, R | str], None],
+    stop: threading.Event,
+) -> None:
     """Perform jobs, so many at a time; one at a time in this process, more in processes of their own.
 
     Args:
         jobs: in the order in which they are started.
+        perform: does one, with one thread; it, jobs and results are pickled. Its PoolembedError fails that job alone.
         processes: at most so many.
-        done: told what became of each.
-        stop: once set, no further run is started, and those in hand are finished.
+        done: told what became of each: what `perform` returned, or why it failed.
+        stop: once set, no further job is started, and those in hand are finished.
     """
     if processes == 1:
         with _one_thread():
             for job in jobs:
                 if not stop.is_set():
-                    done(job, _attempt(job))
+                    done(job, _attempt(perform, job))
         return
     waiting = list(reversed(jobs))
-    workers: list[_Worker] = []
+    workers: list[_Worker[J, R]] = []
     try:
         while True:
             idle = [worker for worker in workers if worker.job is None]
             while waiting and not stop.is_set() and (idle or len(workers) < processes):
                 if not idle:
-                    workers.append(_Worker())
+                    workers.append(_Worker(perform))
                     idle = [workers[-1]]
                 idle.pop().take(waiting.pop())
             busy = {worker.pipe: worker for worker in workers if worker.job is not None}
@@ -95,19 +105,19 @@ def run_all(jobs: Sequence[Job], processes: int, done: Callable[[Job, Result], N
             worker.end()
 
 
-def _serve(pipe: Connection) -> None:
-    """A worker's life: until the pipe ends, which it does when the study does, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the study decides
+def _serve(pipe: Connection, perform: Callable[[Any], Any]) -> None:
+    """A worker's life: until the pipe ends, which it does when its parent does, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
     torch.set_num_threads(1)
     while True:
         try:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(_attempt(job))
+        pipe.send(_attempt(perform, job))
 
 
-def _attempt(job: Job) -> Result:
+def _attempt(perform: Callable[[J], R], job: J) -> R | str:
     try:
         return perform(job)
     except PoolembedError as error:

@@ -18,6 +18,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from poolembed.audio.encoding import Encoding
@@ -50,6 +51,11 @@ class Settings:
     format: Format
     dtype: FloatType
     timestamps: Annotated[float, Meta(gt=0)] | None
+
+    @property
+    def numbers(self) -> np.dtype[Any]:
+        """The type of the numbers on the disk, little-endian everywhere."""
+        return np.dtype("<f2" if self.dtype == "float16" else "<f4")
 
     @property
     def output(self) -> str | None:
@@ -102,8 +108,8 @@ class Record:
         output: the file that holds the embedding, relative to the directory; None if there is none. A song that
             was embedded once and fails now keeps the output and the row of its earlier version.
         row: row of the embedding in ``output``; None for one file per song.
-        timestamps: ``(first, count)`` rows of ``timestamps.npy``, or of the journal for a journalled song.
-        journal: row of the journal in which the embedding waits for the end of the run, or None.
+        timestamps: ``(first, count)`` rows of ``timestamps.npy``.
+        journal: of versions before this: where the embedding was while a run lasted that was killed, or None.
         codec: as its decoder told when it was embedded, as all that follow (`Encoding` says what they are); None in
             manifests of earlier versions.
         lossless: see there.

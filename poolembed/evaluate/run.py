@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,19 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.bundle import load_bundle
+from poolembed.embed.device import DeviceName, PrecisionName
+from poolembed.embed.engine import Engine
 from poolembed.embed.model import build_engine
 from poolembed.embed.nested import check_dim, first_numbers
-from poolembed.errors import AudioError, VectorsError
+from poolembed.errors import AudioError, UsageError, VectorsError
 from poolembed.evaluate.clips import ClipVectors, embed_clips
 from poolembed.evaluate.floors import mel_statistics, untrained
 from poolembed.evaluate.scores import Scores, score
-from poolembed.evaluate.task import Task, make_task
+from poolembed.evaluate.task import Task, label_columns, make_task
 from poolembed.files.reading import read_regular
-from poolembed.labels import Clip, Labelled
+from poolembed.labels import Clip, Labelled, read_labels
 from poolembed.nn.frontend import LogMel
 from poolembed.nn.model import SongModel
 from poolembed.progress import Progress, counting, silent
-from poolembed.vectors import Vectors, match
+from poolembed.vectors import Vectors, match, read_vectors
 
 Kind = Literal["model", "vectors", "untrained", "mel"]
 
@@ -101,36 +104,71 @@ class Evaluation:
         }
 
 
-def evaluate_model(
-    name_or_path: str | os.PathLike[str],
-    labelled: Labelled,
-    progress: Progress = silent,
+def evaluate(
+    labels: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
     *,
-    column: str,
-    folds: str | None,
+    embeddings: str | os.PathLike[str] | None = None,
+    paths: str | os.PathLike[str] | None = None,
+    column: str = "label",
+    folds: str | None = None,
     dim: int | None = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
-    """Score a model on labelled clips, beside two floors on the same clips.
+    """Score a model, or vectors of any system, on labelled clips, beside floors on the same clips.
+
+    Each clip is predicted from the clips of the other folds: by its nearest neighbours, and by a linear probe.
 
     Args:
-        name_or_path: of the bundle.
-        labelled: the clips, read with the columns that `poolembed.evaluate.task.label_columns` names.
-        progress: told how far it is.
+        labels: a folder per label, or a table (CSV, TSV, JSONL, Parquet) with ``path`` and ``label``.
+        model: name or path of the model to score; base unless there are `embeddings`.
+        embeddings: the vectors to score instead, as ``poolembed embed`` wrote them, or an ``.npy`` matrix.
+        paths: of a bare matrix, the text file with the path of each row.
         column: the labels to tell apart.
-        folds: the column that names the folds; None has them made.
+        folds: the column that names the folds; None has five made, with groups never taken apart.
         dim: score the first so many numbers of the model's embeddings; None for all.
+        device: as the following, see `poolembed.load`.
+        precision: what the network computes in.
+        workers: threads.
+        progress: told how far it is.
 
     Raises:
+        UsageError: options that do not go together, or the model was not trained for `dim`.
         BundleError: there is no such model.
-        UsageError: the model was not trained for `dim`.
+        LabelsError: the labels or folds cannot be read, or cannot be scored.
         AudioError: no clip could be embedded.
-        LabelsError: the labels or folds cannot be scored.
+        VectorsError: vectors that cannot be read, or clips without one.
     """
-    labelled = _with_labels(labelled, column)
+    if embeddings is None and paths is not None:
+        raise UsageError("--paths belongs to --embeddings", hint="give the matrix whose rows it names")
+    if embeddings is not None and dim is not None:
+        raise UsageError("--dim is of a model", hint="write vectors of that size with: poolembed embed --dim")
+    if embeddings is not None and model is not None:
+        raise UsageError("a model or embeddings are scored, not both at once", hint="leave one of them out")
+    labelled = read_labels(labels, columns=label_columns(column, folds), need_audio=False)
+    labelled = labelled.without({clip.key: "no label" for clip in labelled.clips if not clip.labels[column]})
+    if embeddings is None:
+        engine = partial(build_engine, device=device, precision=precision, workers=workers)
+        return _evaluate_model(model or "base", labelled, engine, progress, column, folds, dim)
+    return _evaluate_vectors(read_vectors(embeddings, paths), labelled, progress, column, folds)
+
+
+def _evaluate_model(
+    name_or_path: str | os.PathLike[str],
+    labelled: Labelled,
+    engine: Callable[[SongModel], Engine],
+    progress: Progress,
+    column: str,
+    folds: str | None,
+    dim: int | None,
+) -> Evaluation:
     _task(labelled, None, column, folds)  # what is wrong with the labels is said before the long work
     bundle = load_bundle(name_or_path)
     name, size = bundle.config.name, check_dim(bundle.config, dim)
-    embedded = _embed(bundle.network, labelled.clips, f"embedding with {name}", progress)
+    embedded = _embed(engine(bundle.network), labelled.clips, f"embedding with {name}", progress)
     if not embedded.rows:
         key, reason = next(iter(embedded.failures.items()))
         raise AudioError(f"none of {len(labelled.clips)} clips could be embedded; {key}: {reason}")
@@ -138,7 +176,7 @@ def evaluate_model(
     task = _task(scored, embedded.matrix, column, folds)
     fresh = untrained(bundle.network, scored.clips, embedded.seconds, seed=SEED)
     floors = {
-        UNTRAINED: _embed(fresh, scored.clips, f"embedding with {name}, untrained", progress),
+        UNTRAINED: _embed(engine(fresh), scored.clips, f"embedding with {name}, untrained", progress),
         MEL: _mel(bundle.network.frontend, scored.clips, progress),
     }
     systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, progress)
@@ -152,23 +190,9 @@ def evaluate_model(
     )
 
 
-def evaluate_vectors(
-    vectors: Vectors, labelled: Labelled, progress: Progress = silent, *, column: str, folds: str | None
+def _evaluate_vectors(
+    vectors: Vectors, labelled: Labelled, progress: Progress, column: str, folds: str | None
 ) -> Evaluation:
-    """Score vectors of any system on labelled clips, beside statistics of the mel bands where the audio is at hand.
-
-    Args:
-        vectors: with one for each clip at least.
-        labelled: as for `evaluate_model`.
-        progress: told how far it is.
-        column: the labels to tell apart.
-        folds: the column that names the folds; None has them made.
-
-    Raises:
-        VectorsError: clips without a vector, or that cannot be matched.
-        LabelsError: the labels or folds cannot be scored.
-    """
-    labelled = _with_labels(labelled, column)
     rows = match(vectors, [clip.key for clip in labelled.clips])
     without = [clip.key for clip, row in zip(labelled.clips, rows, strict=True) if row is None]
     if without:
@@ -229,8 +253,8 @@ def _task(labelled: Labelled, matrix: NDArray[np.float32] | None, column: str, f
     return make_task(labelled.clips, content, column=column, multi_label=multi_label, folds=folds, seed=SEED)
 
 
-def _embed(network: SongModel, clips: Sequence[Clip], stage: str, progress: Progress) -> ClipVectors:
-    return embed_clips(build_engine(network), clips, counting(progress, stage, len(clips), "clips"))
+def _embed(engine: Engine, clips: Sequence[Clip], stage: str, progress: Progress) -> ClipVectors:
+    return embed_clips(engine, clips, counting(progress, stage, len(clips), "clips"))
 
 
 def _mel(frontend: LogMel, clips: Sequence[Clip], progress: Progress) -> ClipVectors:
@@ -244,11 +268,6 @@ def _trained_on(bundle: Path, source: str) -> bool:
         return os.path.samefile(trained, source)  # noqa: PTH121
     except (OSError, ValueError, KeyError, RecursionError):
         return False  # not a run's directory, or one that was moved
-
-
-def _with_labels(labelled: Labelled, column: str) -> Labelled:
-    """Without clips that have no label in the column."""
-    return labelled.without({clip.key: "no label" for clip in labelled.clips if not clip.labels[column]})
 
 
 def _some(names: Sequence[str]) -> str:

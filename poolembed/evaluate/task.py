@@ -112,7 +112,7 @@ def make_task(
         names = [str(number + 1) for number in range(chosen)]
         for unused in ("fold", "split"):
             if any(getattr(clip, unused) is not None for clip in clips):
-                notes.append(f"the {unused} of the clips is not used; --folds {unused} would")
+                notes.append(f"the {unused} of the clips is not used; --fold-column {unused} would")
     else:
         names, numbers = _given_folds(clips, folds)
     labels = sorted({label for clip in clips for label in clip.labels[column]})
@@ -135,7 +135,7 @@ def _given_folds(clips: Sequence[Clip], column: str) -> tuple[list[str], list[in
     if without:
         raise LabelsError(
             f"{len(without)} of {len(clips)} clips have no fold, or several, in column {column!r}: {_some(without)}",
-            hint="fill in the column, or leave out --folds to have folds made",
+            hint="fill in the column, or leave out --fold-column to have folds made",
         )
     names = sorted({value for value in values if value is not None}, key=_naturally)
     if len(names) < 2:
@@ -177,7 +177,7 @@ def _missing_in_training(
         if true.ndim == 1 and outside.sum() < 2:
             raise LabelsError(
                 f"outside fold {name!r} there is only the label {labels[int(outside.argmax())]!r} to learn from",
-                hint="give folds that each hold a part of several labels, or leave out --folds to have folds made",
+                hint="give folds that each hold a part of several labels, or no --fold-column",
             )
         lost += [
             f"{labels[label]} (fold {name})" for label in np.flatnonzero(~outside & has[folds == fold].any(0)).tolist()
@@ -189,7 +189,7 @@ def _missing_in_training(
 
 
 def _copies_across(same: NDArray[np.int64], folds: NDArray[np.int64]) -> list[str]:
-    """A note on copies that the given folds have on both sides."""
+    """A note on copies that the given folds have in both splits."""
     home: dict[int, set[int]] = {}
     for content, fold in zip(same.tolist(), folds.tolist(), strict=True):
         home.setdefault(content, set()).add(fold)

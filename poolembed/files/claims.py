@@ -51,7 +51,7 @@ def claimed(lock: Path, in_use: str, way_on: str = "wait for it to end, or choos
 @contextmanager
 def working(path: Path, way_on: str) -> Iterator[Path]:
     """A folder beside a file that is written whole, for what is not finished; gone in the end, and one run's alone."""
-    work = path.with_name(f".{path.name}{PART}")
+    work = working_folder(path)
     with writing(path, way_on):
         Folders(path.parent).check(work / "lock")
         work.mkdir(exist_ok=True)
@@ -60,3 +60,8 @@ def working(path: Path, way_on: str) -> Iterator[Path]:
                 yield work
             finally:
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def working_folder(path: Path) -> Path:
+    """Where `working` works for a file; it is there while that goes on, and where a run was killed."""
+    return path.with_name(f".{path.name}{PART}")

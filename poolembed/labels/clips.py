@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Side = Literal["train", "valid", "test"]
-SIDES: tuple[Side, ...] = ("train", "valid", "test")
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Clip:
         labels: per label column that was asked for, the labels in it; ``()`` where the cell is empty.
         start: where it starts in the file, in seconds.
         end: where it ends, in seconds; None is the end of the file.
-        split: the side it belongs to, where the table says so.
+        split: the split it belongs to, where the table says so.
         fold: the fold it belongs to, where the table says so.
-        group: clips of one group (one song, one speaker) never lie on two sides.
+        group: clips of one group (one song, one speaker) never lie in two splits.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Clip:
     labels: Mapping[str, tuple[str, ...]]
     start: float = 0.0
     end: float | None = None
-    split: Side | None = None
+    split: Split | None = None
     fold: str | None = None
     group: str | None = None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from poolembed.errors import LabelsError, UsageError
 from poolembed.labels._words import count, some
-from poolembed.labels.clips import SIDES, Clip, Side, missing_labels
+from poolembed.labels.clips import SPLITS, Clip, Split, missing_labels
 from poolembed.labels.units import ANY, Unit, assign, units_of
 
 _TRAIN, _VALID = 0, 1
@@ -25,7 +25,7 @@ class Division:
         train: what is trained on; never empty.
         valid: what chooses the epoch that is kept; never empty.
         test: what neither sees; empty unless the table names it.
-        left_out: clips on no side, and why.
+        left_out: clips in no split, and why.
         notes: what a person should know of this division, a sentence each.
     """
 
@@ -48,10 +48,10 @@ def divide(
     """Divide clips into those that train, those that validate and those left for a test.
 
     What the table says goes: its ``split``, or the fold that is named. Where that leaves no clip to validate on, a
-    share of the training clips is held out, with the labels in proportion and each label on both sides. What is held
+    share of the training clips is held out, with the labels in proportion and each label in both splits. What is held
     out depends on the keys of the clips and the seed, not on the order of the clips.
 
-    Clips of one group are on one side. So are clips of the same audio: where the table puts them on two, those that
+    Clips of one group are in one split. So are clips of the same audio: where the table puts them in two, those that
     train are left out (or if they validate and test, those that validate). Excerpts of one file without a group are
     held out together.
 
@@ -64,14 +64,14 @@ def divide(
         valid_fold: the fold that validates; the others train, but for what the table's ``split`` leaves for the test.
 
     Raises:
-        LabelsError: nothing is left to train on, the table puts a group on two sides, there is only one label, all
-            clips of a label go together so that it cannot be on both sides, or there is no such fold.
+        LabelsError: nothing is left to train on, the table puts a group in two splits, there is only one label, all
+            clips of a label go together so that it cannot be in both splits, or there is no such fold.
     """
     notes: list[str] = []
-    sides = _written_sides(clips, valid_fold, notes)
-    _check_groups(clips, sides)
-    left_out = _leave_out_copies(clips, content, sides, notes)
-    train = [index for index, side in enumerate(sides) if side == "train" and index not in left_out]
+    splits = _written_splits(clips, valid_fold, notes)
+    _check_groups(clips, splits)
+    left_out = _leave_out_copies(clips, content, splits, notes)
+    train = [index for index, split in enumerate(splits) if split == "train" and index not in left_out]
     if not train:
         raise LabelsError(
             f"none of {count(len(clips), 'clip')} is left to train on",
@@ -80,14 +80,14 @@ def divide(
     if column is not None:
         _require_two_labels([clips[index] for index in train], column)
         notes += _conflicts(clips, content, column)
-    if not any(side == "valid" and index not in left_out for index, side in enumerate(sides)):
+    if not any(split == "valid" and index not in left_out for index, split in enumerate(splits)):
         if any(clip.split for clip in clips):
             notes.append(f"no clip validates by the column split: {valid:.0%} of the training clips are held out")
         for index in _held_out(clips, content, train, valid, seed, column, notes):
-            sides[index] = "valid"
+            splits[index] = "valid"
     elif column is not None:
-        notes += _untrained(clips, sides, left_out, column)
-    division = {side: [i for i, each in enumerate(sides) if each == side and i not in left_out] for side in SIDES}
+        notes += _untrained(clips, splits, left_out, column)
+    division = {split: [i for i, each in enumerate(splits) if each == split and i not in left_out] for split in SPLITS}
     return Division(**division, left_out=left_out, notes=notes)
 
 
@@ -131,17 +131,17 @@ def grouped_folds(
     return fold
 
 
-def _written_sides(clips: Sequence[Clip], valid_fold: str | None, notes: list[str]) -> list[Side]:
-    """The sides that the table names; clips of which it says nothing train."""
+def _written_splits(clips: Sequence[Clip], valid_fold: str | None, notes: list[str]) -> list[Split]:
+    """The splits that the table names; clips of which it says nothing train."""
     unsaid = sum(clip.split is None for clip in clips)
     if 0 < unsaid < len(clips):
         notes.append(f"{count(unsaid, 'clip')} without a split: used for training")
-    sides: list[Side] = [clip.split or "train" for clip in clips]
+    splits: list[Split] = [clip.split or "train" for clip in clips]
     folds = {clip.fold for clip in clips if clip.fold is not None}
     if valid_fold is None:
         if folds and not any(clip.split for clip in clips):
             notes.append("the column fold is not used: no fold was named to validate on")
-        return sides
+        return splits
     if valid_fold not in folds:
         there = f"there are {some(sorted(folds, key=_naturally))}" if folds else "no clip has a fold"
         raise LabelsError(
@@ -150,7 +150,7 @@ def _written_sides(clips: Sequence[Clip], valid_fold: str | None, notes: list[st
             if folds
             else "add a column fold to the table, or hold out a share of the clips",
         )
-    if "valid" in sides:
+    if "valid" in splits:
         raise LabelsError(
             f"the column split names clips to validate on, and so does the fold {valid_fold!r}",
             hint="leave out one of them",
@@ -159,8 +159,8 @@ def _written_sides(clips: Sequence[Clip], valid_fold: str | None, notes: list[st
     if unsaid:
         notes.append(f"{count(unsaid, 'clip')} without a fold: used for training")
     return [
-        "valid" if clip.fold == valid_fold and side == "train" else side
-        for clip, side in zip(clips, sides, strict=True)
+        "valid" if clip.fold == valid_fold and split == "train" else split
+        for clip, split in zip(clips, splits, strict=True)
     ]
 
 
@@ -168,17 +168,17 @@ def _naturally(fold: str) -> tuple[int, str]:
     return (int(fold) if fold.isdecimal() else 0, fold)
 
 
-def _check_groups(clips: Sequence[Clip], sides: Sequence[Side]) -> None:
-    found: dict[str, set[Side]] = defaultdict(set)
-    for clip, side in zip(clips, sides, strict=True):
+def _check_groups(clips: Sequence[Clip], splits: Sequence[Split]) -> None:
+    found: dict[str, set[Split]] = defaultdict(set)
+    for clip, split in zip(clips, splits, strict=True):
         if clip.group is not None:
-            found[clip.group].add(side)
+            found[clip.group].add(split)
     torn = [group for group, where in found.items() if len(where) > 1]
     if torn:
         raise LabelsError(
-            f"{count(len(torn), 'group')} with clips on more than one side, by the columns split and fold: "
+            f"{count(len(torn), 'group')} with clips in more than one split, by the columns split and fold: "
             f"{some(sorted(torn))}",
-            hint="put each group on one side, or leave out the column group",
+            hint="put each group in one split, or leave out the column group",
         )
 
 
@@ -192,25 +192,25 @@ def _alike(content: Sequence[str | None] | None) -> Iterator[list[int]]:
 
 
 def _leave_out_copies(
-    clips: Sequence[Clip], content: Sequence[str | None] | None, sides: Sequence[Side], notes: list[str]
+    clips: Sequence[Clip], content: Sequence[str | None] | None, splits: Sequence[Split], notes: list[str]
 ) -> dict[int, str]:
-    """Copies of what the table has for validation or test on another side; a test set is never made smaller."""
+    """Copies of what the table has for validation or test in another split; a test set is never made smaller."""
     left_out = {}
     copies = 0
     for indices in _alike(content):
         copies += len(indices) - 1
-        stays = max(indices, key=lambda index: SIDES.index(sides[index]))
+        stays = max(indices, key=lambda index: SPLITS.index(splits[index]))
         for index in indices:
-            if sides[index] != sides[stays]:
-                left_out[index] = f"the same audio as {clips[stays].key}, which is for {_PURPOSE[sides[stays]]}"
+            if splits[index] != splits[stays]:
+                left_out[index] = f"the same audio as {clips[stays].key}, which is for {_PURPOSE[splits[stays]]}"
     if copies > len(left_out):
-        notes.append(f"{count(copies - len(left_out), 'clip')} with the same audio as another, kept on one side")
+        notes.append(f"{count(copies - len(left_out), 'clip')} with the same audio as another, kept in one split")
     if left_out:
-        notes.append(f"{count(len(left_out), 'clip')} left out, with the same audio as clips on another side")
+        notes.append(f"{count(len(left_out), 'clip')} left out, with the same audio as clips in another split")
     return left_out
 
 
-_PURPOSE: dict[Side, str] = {"train": "training", "valid": "validation", "test": "the test"}
+_PURPOSE: dict[Split, str] = {"train": "training", "valid": "validation", "test": "the test"}
 
 
 def _require_two_labels(clips: Sequence[Clip], column: str) -> None:
@@ -236,12 +236,12 @@ def _conflicts(clips: Sequence[Clip], content: Sequence[str | None] | None, colu
     return [f"the same audio has different labels in {count(len(pairs), 'place')}, such as {said}"]
 
 
-def _untrained(clips: Sequence[Clip], sides: Sequence[Side], left_out: dict[int, str], column: str) -> list[str]:
-    """A note on labels that the table has on other sides only."""
-    on: dict[Side, set[str]] = {side: set() for side in SIDES}
+def _untrained(clips: Sequence[Clip], splits: Sequence[Split], left_out: dict[int, str], column: str) -> list[str]:
+    """A note on labels that the table has in other splits only."""
+    on: dict[Split, set[str]] = {split: set() for split in SPLITS}
     for index, clip in enumerate(clips):
         if index not in left_out:
-            on[sides[index]].update(clip.labels[column])
+            on[splits[index]].update(clip.labels[column])
     missing = sorted((on["valid"] | on["test"]) - on["train"])
     return [f"{count(len(missing), 'label')} without a training clip: {some(missing)}"] if missing else []
 
@@ -262,10 +262,10 @@ def _held_out(
             f"{count(len(train), 'clip')} to train on, and none that can be held out to validate on",
             hint="it takes two clips or more, of two groups and with different audio",
         )
-    _require_two_units(units, "on both sides", "say in a column split which clips validate")
-    sides = assign(units, (1 - valid, valid), must_have=_TRAIN)
+    _require_two_units(units, "in both splits", "say in a column split which clips validate")
+    splits = assign(units, (1 - valid, valid), must_have=_TRAIN)
     on = [
-        {label for unit, side in zip(units, sides, strict=True) if side == this for label, _ in unit.tally}
+        {label for unit, split in zip(units, splits, strict=True) if split == this for label, _ in unit.tally}
         for this in (_TRAIN, _VALID)
     ]
     missing = sorted(on[_TRAIN] - on[_VALID])
@@ -273,7 +273,7 @@ def _held_out(
         notes.append(
             f"{count(len(missing), 'label')} without a validation clip, as groups go together: {some(missing)}"
         )
-    return [index for unit, side in zip(units, sides, strict=True) if side == _VALID for index in unit.clips]
+    return [index for unit, split in zip(units, splits, strict=True) if split == _VALID for index in unit.clips]
 
 
 def _require_two_units(units: Sequence[Unit], purpose: str, way_out: str) -> None:

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from poolembed.errors import LabelsError
-from poolembed.labels.clips import Clip, Labelled, Side, missing_labels
-from poolembed.labels.rows import SPLITS
+from poolembed.labels.clips import Clip, Labelled, Split, missing_labels
+from poolembed.labels.rows import SPLIT_NAMES
 from poolembed.labels.tables import SUFFIXES
 from poolembed.text import passed_over
 
@@ -31,11 +31,11 @@ def read_folder(source: str, columns: Sequence[str], need_labels: bool) -> Label
     unknown: Counter[str] = Counter()
     found = find_audio([source], on_error=dropped.__setitem__, passed_over=unknown)
     below = {file.key.split("/")[0] for file in found if "/" in file.key}
-    are_splits = any(SPLITS.get(name) == "train" for name in below) and below <= SPLITS.keys()
+    are_splits = any(SPLIT_NAMES.get(name) == "train" for name in below) and below <= SPLIT_NAMES.keys()
     clips: list[Clip] = []
     for file in found:
         *folders, _ = file.key.split("/")
-        split: Side | None = SPLITS[folders.pop(0)] if are_splits and folders else None
+        split: Split | None = SPLIT_NAMES[folders.pop(0)] if are_splits and folders else None
         if not folders and need_labels:
             dropped[file.key] = "no label: it is in no folder below " + (
                 source if split is None else "the one of its split"

@@ -35,7 +35,7 @@ def read_labels(
     start, end optional: the stretch of the file, in seconds; an empty end is that of the file
     split      optional: train, valid (or validation, val) or test
     fold       optional: the fold of a cross-validation
-    group      optional: clips of one group are never on two sides
+    group      optional: clips of one group are never in two splits
     ========== =============================================================================================
 
     What cannot be used is dropped with a reason: missing files, rows without any label, rows for a clip that an earlier

@@ -12,8 +12,8 @@ from poolembed.labels.division import Division
 
 
 @dataclass(frozen=True)
-class SideReport:
-    """One side of a division.
+class SplitReport:
+    """One split of a division.
 
     Attributes:
         clips: how many.
@@ -32,15 +32,15 @@ class DataReport:
 
     Attributes:
         source: the folder or table, as given.
-        sides: train, valid and test, those that have clips.
-        labels: column -> label -> side -> clips; every label has every side of `sides`. Labels are sorted.
+        splits: train, valid and test, those that have clips.
+        labels: column -> label -> split -> clips; every label has every split of `splits`. Labels are sorted.
         multi_label: per column, whether some clip has several labels.
-        dropped: by key, what is on no side, and why.
+        dropped: by key, what is in no split, and why.
         notes: what a person should know before trusting the result, a sentence each.
     """
 
     source: str
-    sides: dict[str, SideReport]
+    splits: dict[str, SplitReport]
     labels: dict[str, dict[str, dict[str, int]]]
     multi_label: dict[str, bool]
     dropped: dict[str, str]
@@ -48,14 +48,14 @@ class DataReport:
 
     @property
     def clips(self) -> int:
-        """How many clips there are on all sides."""
-        return sum(side.clips for side in self.sides.values())
+        """How many clips there are in all splits."""
+        return sum(split.clips for split in self.splits.values())
 
     @property
     def hours(self) -> float | None:
         """How long they are together; None where the lengths are not known."""
-        hours = [side.hours for side in self.sides.values() if side.hours is not None]
-        return sum(hours) if len(hours) == len(self.sides) else None
+        hours = [split.hours for split in self.splits.values() if split.hours is not None]
+        return sum(hours) if len(hours) == len(self.splits) else None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: all of the above."""
@@ -63,7 +63,7 @@ class DataReport:
 
 
 def report_data(labelled: Labelled, division: Division, seconds: Sequence[float] | None) -> DataReport:
-    """Count what each side has.
+    """Count what each split has.
 
     Args:
         labelled: the clips.
@@ -71,24 +71,24 @@ def report_data(labelled: Labelled, division: Division, seconds: Sequence[float]
         seconds: the length of each clip; None where they are not known.
     """
     clips = labelled.clips
-    sides = {side: indices for side, indices in _by_side(division).items() if indices}
+    splits = {split: indices for split, indices in _by_split(division).items() if indices}
     reports = {}
-    for side, indices in sides.items():
+    for split, indices in splits.items():
         groups = {clips[index].group for index in indices} - {None}
         hours = None if seconds is None else sum(seconds[index] for index in indices) / 3600
-        reports[side] = SideReport(len(indices), len(groups), hours)
+        reports[split] = SplitReport(len(indices), len(groups), hours)
     labels: dict[str, dict[str, dict[str, int]]] = {}
     for column in labelled.columns:
         counts = {
-            side: Counter(label for index in indices for label in clips[index].labels[column])
-            for side, indices in sides.items()
+            split: Counter(label for index in indices for label in clips[index].labels[column])
+            for split, indices in splits.items()
         }
         every = sorted(set().union(*counts.values()))
-        labels[column] = {label: {side: counts[side][label] for side in sides} for label in every}
+        labels[column] = {label: {split: counts[split][label] for split in splits} for label in every}
     left_out = {clips[index].key: reason for index, reason in division.left_out.items()}
     return DataReport(
         source=labelled.source,
-        sides=reports,
+        splits=reports,
         labels=labels,
         multi_label=labelled.multi_label,
         dropped={**labelled.dropped, **left_out},
@@ -96,5 +96,5 @@ def report_data(labelled: Labelled, division: Division, seconds: Sequence[float]
     )
 
 
-def _by_side(division: Division) -> dict[str, list[int]]:
+def _by_split(division: Division) -> dict[str, list[int]]:
     return {"train": division.train, "valid": division.valid, "test": division.test}

@@ -13,11 +13,17 @@ from decimal import Decimal
 
 from poolembed.errors import LabelsError
 from poolembed.labels._words import count, nearest, some
-from poolembed.labels.clips import Clip, Labelled, Side
+from poolembed.labels.clips import Clip, Labelled, Split
 from poolembed.labels.tables import Row, read_table
 
-SPLITS: dict[str, Side] = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
-"""How a table may call a side."""
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "test": "test",
+}
+"""How a table may call a split."""
 
 _OWN = ("path", "start", "end", "split", "fold", "group")
 _MISSING, _UNLABELLED = "no such file", "no label"
@@ -77,8 +83,8 @@ def _clip(row: Row, source: str, folder: str, columns: Sequence[str]) -> Clip:
     if end is not None and end <= start:
         raise LabelsError(f"{where}: end is {_plain(end)}, which is not after start, {_plain(start)}")
     split = _text(row, "split", where)
-    if split is not None and split.lower() not in SPLITS:
-        raise LabelsError(f"{where}: split is {split!r}", hint=f"it is one of {some(SPLITS)}, or empty")
+    if split is not None and split.lower() not in SPLIT_NAMES:
+        raise LabelsError(f"{where}: split is {split!r}", hint=f"it is one of {some(SPLIT_NAMES)}, or empty")
     key = written
     if start > 0 or end is not None:
         key += f"#t={_plain(start)}" + ("" if end is None else f",{_plain(end)}")
@@ -88,7 +94,7 @@ def _clip(row: Row, source: str, folder: str, columns: Sequence[str]) -> Clip:
         labels={column: _labels(row, column, where) for column in columns},
         start=start,
         end=end,
-        split=None if split is None else SPLITS[split.lower()],
+        split=None if split is None else SPLIT_NAMES[split.lower()],
         fold=_text(row, "fold", where),
         group=_text(row, "group", where),
     )

@@ -1,12 +1,12 @@
-"""Clips that must stay together, put on sides so that each side has its share of every label.
+"""Clips that must stay together, put in splits so that each split has its share of every label.
 
-Units are put on sides one by one, large ones first, each where Pearson's chi-square of the sides' counts against their
-shares stays smallest. With a_sl the clips of label l on side s, n_l all clips of it and w_s the share of side s, it is
+Units are put in splits one by one, large ones first, each where Pearson's chi-square of the splits' counts against
+their shares stays smallest. With a_sl the clips of label l in split s, n_l all its clips and w_s the share of s, it is
 
     sum_sl (a_sl - w_s·n_l)² / (w_s·n_l)  =  sum_sl a_sl² / (w_s·n_l)  -  sum_l n_l
 
 and a unit of c_l clips of each label raises it by sum_l 2·c_l·(a_sl + c_l / 2) / (w_s·n_l). Rare labels weigh as much
-as others. "Any clip" counts as one more label, which keeps the sides to size; clips without labels have only that one.
+as others. "Any clip" counts as one more label, which keeps the splits to size; clips without labels have only that one.
 Like iterative stratification (Sechidis et al. 2011, On the stratification of multi-label data) it takes one pass.
 """
 
@@ -26,7 +26,7 @@ ANY = ""
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Clips that lie on one side.
+    """Clips that lie in one split.
 
     Attributes:
         clips: their indices, ascending.
@@ -88,20 +88,20 @@ def _unit(clips: Sequence[Clip], indices: list[int], column: str | None) -> Unit
 
 
 def assign(units: Sequence[Unit], shares: Sequence[float], *, must_have: int | None = None) -> list[int]:
-    """Put units on sides; see the head of this module.
+    """Put units in splits; see the head of this module.
 
-    Afterwards units move, the smallest first, until no side is empty and each label is on at least two sides, as far as
-    that can be had: three units with labels ab, bc and ca cannot be on two sides with every label on both.
+    Afterwards units move, the smallest first, until no split is empty and each label is in at least two splits, as far
+    as that can be had: three units with labels ab, bc and ca cannot be in two splits with every label in both.
 
     Args:
-        units: from `units_of`; at least one per side, and for what is promised of labels at least two per label.
-        shares: of two sides, or equal shares of more; they add up to 1.
-        must_have: a side that has every label, whatever the others lack.
+        units: from `units_of`; at least one per split, and for what is promised of labels at least two per label.
+        shares: of two splits, or equal shares of more; they add up to 1.
+        must_have: a split that has every label, whatever the others lack.
 
     Returns:
-        The side of each unit.
+        The split of each unit.
     """
-    table = _Table(units, shares)
+    table = Assignment(units, shares)
     for number in range(len(units)):
         table.put(number, table.ranked(number)[0])
     if must_have is not None:
@@ -112,23 +112,23 @@ def assign(units: Sequence[Unit], shares: Sequence[float], *, must_have: int | N
         for number in reversed(holders):
             if len(table.present[label]) > 1:
                 break
-            target = next((side for side in table.ranked(number) if table.can_move(number, side)), None)
+            target = next((split for split in table.ranked(number) if table.can_move(number, split)), None)
             if target is not None:
                 table.put(number, target)
-    return [table.side[number] for number in range(len(units))]
+    return [table.split[number] for number in range(len(units))]
 
 
-class _Table:
-    """Who is where, and what each side has.
+class Assignment:
+    """Who is where, and what each split has.
 
     Attributes:
-        side: of each unit that has one.
+        split: of each unit that has one.
         holders: label -> units with it, in order.
-        present: label -> side -> units with it there, never 0.
+        present: label -> split -> units with it there, never 0.
     """
 
     def __init__(self, units: Sequence[Unit], shares: Sequence[float]) -> None:
-        self.side: dict[int, int] = {}
+        self.split: dict[int, int] = {}
         self.holders: dict[str, list[int]] = defaultdict(list)
         self.present: dict[str, Counter[int]] = defaultdict(Counter)
         self._units = units
@@ -141,30 +141,30 @@ class _Table:
         self._counts: list[Counter[str]] = [Counter() for _ in shares]
 
     def ranked(self, number: int) -> list[int]:
-        """The sides, by how much a unit raises chi-square there; of equals the first comes first."""
+        """The splits, by how much a unit raises chi-square there; of equals the first comes first."""
         tally = self._units[number].tally
 
-        def growth(side: int) -> float:
-            counts, share = self._counts[side], self._shares[side]
+        def growth(split: int) -> float:
+            counts, share = self._counts[split], self._shares[split]
             return sum(count * (counts[label] + count / 2) / (share * self._total[label]) for label, count in tally)
 
         return sorted(range(len(self._shares)), key=growth)
 
-    def put(self, number: int, side: int) -> None:
-        """Put a unit on a side, from where it is."""
-        before = self.side.get(number)
-        self.side[number] = side
+    def put(self, number: int, split: int) -> None:
+        """Put a unit in a split, from where it is."""
+        before = self.split.get(number)
+        self.split[number] = split
         for label, count in self._units[number].tally:
-            self._counts[side][label] += count
-            self.present[label][side] += 1
+            self._counts[split][label] += count
+            self.present[label][split] += 1
             if before is not None:
                 self._counts[before][label] -= count
                 self.present[label][before] -= 1
                 self.present[label] += Counter()  # drops what is 0
 
     def can_move(self, number: int, target: int) -> bool:
-        """Whether a unit can move to a side other than its own, with none of its labels then on that side alone."""
-        home = self.side[number]
+        """Whether a unit can move to a split other than its own, with none of its labels then in that split alone."""
+        home = self.split[number]
         return target != home and all(
             self.present[label][home] > 1 or self.present[label].keys() - {home, target}
             for label, _ in self._units[number].tally

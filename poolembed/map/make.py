@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poolembed.errors import OutputError
-from poolembed.files.claims import working
+from poolembed.files.claims import working, working_folder
+from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
+from poolembed.map.layout import lay_out
 from poolembed.map.page import render
 from poolembed.map.songs import describe
 from poolembed.progress import Progress, silent
-from poolembed.search.layout import lay_out
 
 if TYPE_CHECKING:
     from poolembed.search.collection import Collection
@@ -65,8 +66,12 @@ def make_map(
     way_on = "the map that was there is untouched"
     with writing(output, way_on):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with working(output, way_on) as work, replacing(output, work) as part:
-            part.write_bytes(page)
+        with working(output, way_on) as work:
+            if overwrite or not output.exists():
+                with replacing(output, work) as part:
+                    part.write_bytes(page)
+            elif read_regular(output) != page:  # not that of a run that was killed before it tidied up
+                raise _there(output)
     missing = [collection.paths[row] for row in songs.missing]
     return Made(output, len(page), len(songs.names), missing, layout.method)
 
@@ -79,5 +84,9 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """
     if output.is_dir():
         raise OutputError(f"{output} is a directory", hint="-o names the HTML file to write")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} is there already", hint="--overwrite replaces it; -o with another name leaves it")
+    if output.exists() and not overwrite and not working_folder(output).exists():
+        raise _there(output)
+
+
+def _there(output: Path) -> OutputError:
+    return OutputError(f"{output} is there already", hint="--overwrite replaces it; -o with another name leaves it")

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.map.layout import Layout
 from poolembed.map.songs import Songs
-from poolembed.search.layout import Layout
 
 COLOURS = 10
 """What is more than that has one colour for all the rest."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
+import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import NAME
-from poolembed.errors import UsageError
+from poolembed.embed.manifest import NAME, read_manifest
+from poolembed.errors import OutputError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
+from poolembed.text import path_text
 from poolembed.vectors import RowNumbers, check_rows, open_vectors
 
 BLOCK = 4096
@@ -93,6 +99,30 @@ class Collection:
             return self
         return replace(self, matrix=self.matrix[:, :size], unit=False)
 
+    def matching(self, include: Sequence[str], exclude: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Which rows globs let through: those that match one of `include`, if there are any, and none of `exclude`.
+
+        A glob matches a song if it matches all of its key or all of its path. ``*`` matches ``/`` too.
+
+        Returns:
+            ``(N,)``; or None where all rows are let through because there are no globs.
+
+        Raises:
+            VectorsError: none is let through.
+        """
+        if not include and not exclude:
+            return None
+        wanted, unwanted = _matcher(include or ["*"]), _matcher(exclude)
+        names = zip(self.keys, self.paths, strict=True)
+        fitting = (any(map(wanted, both)) and not any(map(unwanted, both)) for both in names)
+        allowed = np.fromiter(fitting, bool, len(self))
+        if not allowed.any():
+            raise VectorsError(
+                f"none of the {len(self)} songs of {self.source} is left by the filters",
+                hint=f"names are like {self.keys[0]}, and * matches / too",
+            )
+        return allowed
+
 
 def open_collection(source: str | os.PathLike[str], paths: str | os.PathLike[str] | None = None) -> Collection:
     """Open vectors.
@@ -112,3 +142,52 @@ def open_collection(source: str | os.PathLike[str], paths: str | os.PathLike[str
     # Numbers of 16 bits round a length by more than a search should be off.
     unit = stored.model is not None and stored.matrix.dtype == np.float32
     return Collection(os.fspath(source), stored.keys, stored.paths, stored.matrix, unit, stored.model, stored.stamp)
+
+
+def read_durations(collection: Collection) -> dict[str, float]:
+    """Path -> decoded seconds, of the songs whose length the collection's manifest or table tells; no tag is asked.
+
+    Nothing is known of a bare matrix and of a Lance table; and of an index whose collection is gone.
+    """
+    source = Path(collection.source if collection.origin is None else collection.origin)
+    folder = source if source.is_dir() else source.parent
+    if source.is_dir() or (source.stem == "embeddings" and (folder / NAME).is_file()):
+        with suppress(OutputError):
+            records = read_manifest(folder / NAME).records.values()
+            return _known((record.abspath, record.duration) for record in records if record.status == "ok")
+    if source.suffix.lower() == ".jsonl":
+        with suppress(OSError, ValueError), source.open("rb") as lines:
+            rows = [json.loads(line) for line in lines]
+            return _known((row.get("path"), row.get("duration")) for row in rows if isinstance(row, dict))
+    if source.suffix.lower() == ".parquet":
+        return _known(_columns(source))
+    return {}
+
+
+def _columns(source: Path) -> list[tuple[Any, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    with (
+        suppress(OSError, pyarrow.ArrowException),
+        source.open("rb") as file,
+        pyarrow.parquet.ParquetFile(file) as table,
+    ):
+        if "duration" in table.schema_arrow.names:
+            columns = table.read(columns=["path", "duration"])
+            paths = (path_text(path) if isinstance(path, str) else None for path in columns["path"].to_pylist())
+            return list(zip(paths, columns["duration"].to_pylist(), strict=True))
+    return []
+
+
+def _known(pairs: Iterable[tuple[Any, Any]]) -> dict[str, float]:
+    return {
+        path: float(seconds)
+        for path, seconds in pairs
+        if isinstance(path, str) and type(seconds) in (int, float) and 0 <= seconds < math.inf
+    }
+
+
+def _matcher(globs: Sequence[str]) -> Callable[[str], object]:
+    patterns = [fnmatch.translate(os.path.expanduser(glob)) for glob in globs]  # noqa: PTH111
+    return re.compile("|".join(patterns)).fullmatch if patterns else lambda name: None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.embed.manifest import NAME, Record, read_manifest
 from poolembed.errors import AudioError
@@ -67,7 +67,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What was found.
+    """What was found. ``len`` is the number of groups, and iterating gives them.
 
     Attributes:
         groups: those of which the most space could be freed first.
@@ -82,6 +82,12 @@ class Duplicates:
     stale: int
     links: int
     soundless: int
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
 
 
 class _File(NamedTuple):

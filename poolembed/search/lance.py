@@ -5,8 +5,7 @@ It needs no server, and LanceDB opens it too. Its columns are ``path``, by which
 and ``digest``, of the embedding as it is stored; its schema says which model the embeddings are of. Credentials for an
 object store are those of the environment, as its vendor names them.
 
-`poolembed.search.push` writes tables, `poolembed.search.tablesearch` searches them. Here they are opened and read, and
-never more of them at once than a few batches.
+`poolembed.search.push` writes tables. Here they are opened, read and searched, a few batches of them at once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from poolembed.errors import UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection
+from poolembed.search.exact import ExactSearch, Hits
 from poolembed.text import path_text
 
 SUFFIX = ".lance"
@@ -67,12 +67,6 @@ class Table:
         """N, the songs."""
         with reaching(self.place):
             return int(self.dataset.count_rows())
-
-    @cached_property
-    def indexed(self) -> bool:
-        """Whether there is an index of the vectors."""
-        with reaching(self.place):
-            return any(list(index.field_names) == ["embedding"] for index in self.dataset.describe_indices())
 
     def stream(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Some columns of all rows in order, in batches of at most `ROWS`: name -> Arrow array.
@@ -304,3 +298,36 @@ class _Matrix:
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         wanted = np.arange(len(self))[rows]
         return self._table.vectors(self._table.take(wanted, ["embedding"])["embedding"])
+
+
+class TableSearch:
+    """Finds the rows of a table that are nearest: every vector is compared, a few batches of them at once."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._collection = table_collection(table)
+
+    def nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Hits:
+        """The k nearest rows of each query, those of `ExactSearch`, to the bit; see `Searcher`.
+
+        Raises:
+            VectorsError: the table cannot be read, or a row is zero, or not finite.
+        """
+        rows = np.full((len(queries), k), -1, np.int64)
+        cosines = np.full((len(queries), k), np.nan, np.float32)
+        first = 0
+        for batch in self.table.stream(["embedding"]):
+            matrix = self.table.vectors(batch["embedding"])
+            if not len(matrix):
+                continue
+            part = replace(self._collection, matrix=matrix, keys=Names(self.table, "key", first))
+            usable = None if allowed is None else allowed[first : first + len(matrix)]
+            found = ExactSearch(part).nearest(queries, k, usable)
+            # Of equally near ones those of earlier batches come first; NaN comes last.
+            rows = np.concatenate([rows, np.where(found.rows < 0, -1, found.rows + first)], axis=1)
+            cosines = np.concatenate([cosines, found.cosines], axis=1)
+            order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+            rows, cosines = np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
+            first += len(matrix)
+        self.table.fetch_names(np.unique(rows[rows >= 0]).tolist())  # they are what is asked for next
+        return Hits(rows, cosines)

@@ -32,7 +32,6 @@ from poolembed.search.lance import (
     load_lance,
     reaching,
 )
-from poolembed.search.tablesearch import build_index, check_indexable
 from poolembed.text import path_text
 from poolembed.vectors import check_rows
 
@@ -52,7 +51,6 @@ class Pushed:
         unchanged: songs left alone.
         others: songs of the table that the collection does not have.
         left: songs to add or replace that were not reached, for the push was told to stop.
-        recall_at_10: of the index, where one was asked for.
     """
 
     new: int
@@ -60,17 +58,9 @@ class Pushed:
     unchanged: int
     others: int
     left: int
-    recall_at_10: float | None
 
 
-def push(
-    collection: Collection,
-    place: str,
-    *,
-    index: bool = False,
-    progress: Progress = silent,
-    stop: Event | None = None,
-) -> Pushed:
+def push(collection: Collection, place: str, *, progress: Progress = silent, stop: Event | None = None) -> Pushed:
     """Bring a table up to a collection, and make it if there is none.
 
     Memory grows with the number of the collection's songs by their names and some 200 bytes each, and not with their
@@ -79,12 +69,11 @@ def push(
     Args:
         collection: what to push.
         place: a path or URI that ends in ``.lance``.
-        index: make an index of the table's vectors too, or bring it up to date.
         progress: told how far it is.
         stop: ends the push after the rows in hand once it is set.
 
     Raises:
-        UsageError: the library that writes tables is not installed, or such vectors cannot be indexed.
+        UsageError: the library that writes tables is not installed.
         VectorsError: a vector is zero or not finite, two are of one path or some of none, the table holds vectors of
             another model or size, or it cannot be read or written.
     """
@@ -93,13 +82,12 @@ def push(
             f"{collection.source} does not name its songs, and a table knows them by their paths",
             hint="--paths FILE does, with a path a line",
         )
-    if index:
-        check_indexable(collection.size)
     lance = load_lance(place)
     table = find_table(place)
     if table is not None:
         _refuse_mismatch(collection, table)
-    dtype = table.dtype if table is not None else np.dtype(_kind(collection))
+    native = np.float16 if collection.matrix.dtype == np.float16 else np.float32
+    dtype = np.dtype(native) if table is None else table.dtype
     row_of = _rows_by_path(collection)
     digests = _digests(collection, dtype, progress)
     state = np.full(len(collection), _NEW, np.uint8)
@@ -126,19 +114,7 @@ def push(
                 dataset.merge_insert("path").when_matched_update_all().execute(_reader(schema, iter([batch])))
         dataset = check_written(place, before)
         done[kind] += len(rows)
-    left = todo - sum(done.values())
-    recall = None
-    if index and not left:
-        progress("indexing", 0, 0)
-        recall = build_index(place)
-    return Pushed(
-        new=done[_NEW],
-        changed=done[_CHANGED],
-        unchanged=len(collection) - todo,
-        others=others,
-        left=left,
-        recall_at_10=recall,
-    )
+    return Pushed(done[_NEW], done[_CHANGED], len(collection) - todo, others, left=todo - sum(done.values()))
 
 
 def _refuse_mismatch(collection: Collection, table: Table) -> None:
@@ -156,10 +132,6 @@ def _called(model: ModelIdentity | None) -> str:
     return "no known model" if model is None else f"the model {model.name} ({model.fingerprint[:8]})"
 
 
-def _kind(collection: Collection) -> type[np.float16 | np.float32]:
-    return np.float16 if collection.matrix.dtype == np.float16 else np.float32
-
-
 def _rows_by_path(collection: Collection) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, path in enumerate(collection.paths):
@@ -172,9 +144,9 @@ def _rows_by_path(collection: Collection) -> dict[str, int]:
     return rows
 
 
-def _digests(collection: Collection, dtype: np.dtype[Any], progress: Progress) -> NDArray[np.uint8]:
-    """A digest ``(N, 16)`` of each vector as it is to be stored."""
-    digests = np.empty((len(collection), 16), np.uint8)
+def _digests(collection: Collection, dtype: np.dtype[Any], progress: Progress) -> list[bytes]:
+    """16 bytes for each vector as it is to be stored."""
+    digests = []
     for first in range(0, len(collection), ROWS):
         progress("reading", first, len(collection))
         rows = np.arange(first, min(first + ROWS, len(collection)))
@@ -182,8 +154,7 @@ def _digests(collection: Collection, dtype: np.dtype[Any], progress: Progress) -
         if not (np.isfinite(block).all() and block.any(axis=1).all()):
             check_rows(collection.matrix, collection.keys, collection.source)  # names them all
             raise VectorsError(f"the vectors of {collection.source} are too large or too small for {dtype}")
-        for row, vector in zip(rows, block.view(np.uint8), strict=True):
-            digests[row] = np.frombuffer(hashlib.blake2b(vector, digest_size=16).digest(), np.uint8)
+        digests += [hashlib.blake2b(vector, digest_size=16).digest() for vector in block]
     return digests
 
 
@@ -196,7 +167,7 @@ def _stored(collection: Collection, rows: NDArray[np.int64], dtype: np.dtype[Any
 def _compare(
     table: Table,
     row_of: dict[str, int],
-    digests: NDArray[np.uint8],
+    digests: list[bytes],
     state: NDArray[np.uint8],
     progress: Progress,
 ) -> int:
@@ -210,7 +181,7 @@ def _compare(
             if row is None:
                 others += 1
             else:
-                state[row] = _SAME if digest == digests[row].tobytes() else _CHANGED
+                state[row] = _SAME if digest == digests[row] else _CHANGED
     return others
 
 
@@ -222,7 +193,7 @@ def _lots(state: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.int64]]]:
             yield kind, rows[first : first + size]
 
 
-def _batches(collection: Collection, rows: NDArray[np.int64], digests: NDArray[np.uint8], schema: Any) -> Iterator[Any]:
+def _batches(collection: Collection, rows: NDArray[np.int64], digests: list[bytes], schema: Any) -> Iterator[Any]:
     import pyarrow as pa
 
     vector = schema.field("embedding").type
@@ -233,9 +204,7 @@ def _batches(collection: Collection, rows: NDArray[np.int64], digests: NDArray[n
             "path": pa.array([path_text(collection.paths[row]) for row in some.tolist()], pa.string()),
             "key": pa.array([path_text(collection.keys[row]) for row in some.tolist()], pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=vector),
-            "digest": pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(16), len(some), [None, pa.py_buffer(digests[some].tobytes())]
-            ),
+            "digest": pa.array([digests[row] for row in some.tolist()], pa.binary(16)),
         }
         yield pa.record_batch(columns, schema=schema)
 

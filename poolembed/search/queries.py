@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
-from poolembed.errors import UsageError, VectorsError
+from poolembed.errors import PoolembedError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
-from poolembed.search.locating import locate
+from poolembed.search.lance import Names
+from poolembed.text import path_text
 from poolembed.vectors.npy import map_npy, read_npy
 from poolembed.vectors.tables import parse_line
+
+# Strings, not Paths: a Path for each of a million rows would take longer than the search itself.
+# ruff: noqa: PTH100, PTH112, PTH113, PTH116, PTH118, PTH119
 
 STDIN = "standard input"
 
@@ -38,19 +44,6 @@ class Query:
     rows: Sequence[int] = ()
 
 
-@dataclass
-class Queries:
-    """What was asked for.
-
-    Attributes:
-        found: in the order given; a path is that of an audio file which is not in the collection.
-        failures: name -> reason, of what cannot be searched for.
-    """
-
-    found: list[Query | str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class _Vector:
     """A vector that was given, not looked at yet; and its song and its model, where they are known."""
@@ -62,32 +55,46 @@ class _Vector:
 
 
 def read_queries(
-    arguments: Sequence[str], collection: Collection, stdin: bytes = b"", *, shorten: bool = False
-) -> Queries:
-    """Find out what each argument is.
+    asked: Iterable[str | os.PathLike[str] | npt.ArrayLike],
+    collection: Collection,
+    stdin: bytes | None = None,
+    *,
+    shorten: bool = False,
+) -> tuple[list[Query | str], dict[str, PoolembedError]]:
+    """Find out what each of several queries is.
 
     Args:
-        arguments: paths of audio or ``.npy`` files, paths or keys of songs in the collection, or ``-`` for `stdin`.
+        asked: paths of audio or ``.npy`` files, paths or keys of songs in the collection, vectors ``(D,)`` or
+            ``(n, D)``, or ``-`` for `stdin`.
         collection: what will be searched.
-        stdin: JSON Lines as ``poolembed embed -o -`` writes them, or an ``.npy`` file.
+        stdin: JSON Lines as ``poolembed embed -o -`` writes them, or an ``.npy`` file; None makes ``-`` a name.
         shorten: of longer vectors take the first D numbers.
+
+    Returns:
+        What is found, in the order given, where a path is that of an audio file which is not in the collection; and
+        name -> what is wrong, of what cannot be searched for.
 
     Raises:
         VectorsError: a vector is known to be of another model than the collection.
         OutputError: a manifest is damaged.
     """
-    queries = Queries()
+    found: list[Query | str] = []
+    failures: dict[str, PoolembedError] = {}
     given: list[_Vector | str] = []
-    for argument in arguments:
+    for query in asked:
+        if not isinstance(query, str | os.PathLike):
+            given += _numbered("vector", _as_array(query))
+            continue
+        name = os.fspath(query)
         try:
-            if argument == "-":
-                given += _from_stdin(stdin, queries.failures)
-            elif argument.lower().endswith(".npy"):
-                given += _from_npy(Path(argument))
+            if name == "-" and stdin is not None:
+                given += _from_stdin(stdin, failures)
+            elif name.lower().endswith(".npy"):
+                given += _from_npy(Path(name))
             else:
-                given.append(argument)
+                given.append(name)
         except VectorsError as error:
-            queries.failures[argument] = str(error)
+            failures[name] = error
     # A vector whose song is unknown has no path, and so is nothing in the collection.
     places = locate(collection, [(each if isinstance(each, str) else each.path) or "" for each in given])
     for each, rows in zip(given, places, strict=True):
@@ -95,16 +102,16 @@ def read_queries(
             if isinstance(each, _Vector):
                 check_model(each.model, collection, each.name)
                 long = shorten or (each.model is not None and collection.model is not None)
-                queries.found.append(Query(each.name, unit_vector(each.numbers, collection, shorten=long), rows))
+                found.append(Query(each.name, unit_vector(each.numbers, collection, shorten=long), rows))
             elif rows:
-                queries.found.append(Query(each, collection.unit_rows(rows[:1])[0], rows))
-            elif os.path.isfile(each):  # noqa: PTH113 - quiet about names that no file can have
-                queries.found.append(each)
+                found.append(Query(each, collection.unit_rows(rows[:1])[0], rows))
+            elif os.path.isfile(each):  # quiet about names that no file can have
+                found.append(each)
             else:
-                queries.failures[each] = _why_none(each, collection)
+                failures[each] = VectorsError(_why_none(each, collection))
         except BadVectorError as error:
-            queries.failures[each if isinstance(each, str) else each.name] = str(error)
-    return queries
+            failures[each if isinstance(each, str) else each.name] = error
+    return found, failures
 
 
 class BadVectorError(VectorsError):
@@ -170,14 +177,14 @@ def every_row(collection: Collection) -> Iterator[Query]:
 
 
 def _why_none(name: str, collection: Collection) -> str:
-    if os.path.isfile(os.path.join(name, NAME)):  # noqa: PTH113, PTH118
+    if os.path.isfile(os.path.join(name, NAME)):
         return "a collection; --all searches for every song of one"
-    if os.path.isdir(name):  # noqa: PTH112
+    if os.path.isdir(name):
         return f"a directory; of all its songs: poolembed embed {name} -o - | poolembed search -"
     return f"no such file, and no song of {collection.source}"
 
 
-def _from_stdin(data: bytes, failures: dict[str, str]) -> Iterator[_Vector]:
+def _from_stdin(data: bytes, failures: dict[str, PoolembedError]) -> Iterator[_Vector]:
     if data.startswith(b"\x93NUMPY"):
         yield from _numbered(STDIN, read_npy(io.BytesIO(data), STDIN, [1, 2]))
         return
@@ -194,7 +201,7 @@ def _from_stdin(data: bytes, failures: dict[str, str]) -> Iterator[_Vector]:
         try:
             path, vector = parse_line(line, where)
         except VectorsError:
-            failures[where] = "no path and embedding"
+            failures[where] = VectorsError("no path and embedding")
             continue
         yield _Vector(path, np.atleast_1d(vector), path)
 
@@ -214,7 +221,7 @@ def _from_npy(path: Path) -> Iterator[_Vector]:
 
 def _known(path: Path, numbers: NDArray[Any]) -> _Vector:
     """One vector, with what a manifest above it knows of it."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100 - a link is known by its own name
+    whole = Path(os.path.abspath(path))  # a link is known by its own name
     for folder in whole.parents:
         if (folder / NAME).is_file():
             manifest = read_manifest(folder / NAME)
@@ -224,9 +231,80 @@ def _known(path: Path, numbers: NDArray[Any]) -> _Vector:
     return _Vector(str(path), numbers)
 
 
+def _as_array(numbers: npt.ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(numbers)
+    except ValueError as error:
+        raise UsageError(f"a query is neither a path nor a vector: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise UsageError(f"a query is neither a path nor a vector of numbers, but {type(numbers).__name__}")
+    return array
+
+
 def _numbered(name: str, numbers: NDArray[Any]) -> Iterator[_Vector]:
     if numbers.ndim == 1:
         yield _Vector(name, numbers)
         return
     for number, vector in enumerate(numbers):
         yield _Vector(f"{name}[{number}]", vector)
+
+
+def locate(collection: Collection, names: Sequence[str]) -> list[list[int]]:
+    """The rows of each name, ascending; none where the collection does not have it, or the name is empty.
+
+    A name is a path first: as given, from the root, with ``./`` and links resolved, or of the same file by another way.
+    One that names no file on the disk may also be a key, or the path of a song that is no longer there.
+    """
+    by_path: defaultdict[str, list[int]] = defaultdict(list)
+    by_key: defaultdict[str, list[int]] = defaultdict(list)
+    by_last: defaultdict[str, list[int]] = defaultdict(list)
+    files = [_identity(name) for name in names]
+    for number, name in enumerate(names):
+        if not name:
+            continue
+        real = os.path.realpath(name)
+        spellings = {name, os.path.normpath(name), os.path.abspath(name), real}
+        for spelling in spellings | set(map(path_text, spellings)):  # the latter in a table, which has only UTF-8
+            by_path[spelling].append(number)
+        if files[number] is None:
+            for spelling in {name, os.path.normpath(name), path_text(name)}:
+                by_key[spelling].append(number)
+        else:
+            for last in {os.path.basename(name), os.path.basename(real)}:
+                by_last[last].append(number)
+    rows: list[list[int]] = [[] for _ in names]
+    lasts = {os.path.basename(path) for path in by_path}
+    if not lasts:
+        return rows
+    for row, key, path in _candidates(collection, {*by_path, *by_key}):
+        last = path.rpartition(os.sep)[2]
+        if last not in lasts and key not in by_key:
+            continue  # of a million rows, all but a few
+        meant = {*by_path.get(_tidy(path), ()), *by_key.get(key, ())}
+        alike = [number for number in by_last.get(last, ()) if number not in meant]
+        if alike:
+            file = _identity(path)
+            meant.update(number for number in alike if files[number] == file)
+        for number in meant:
+            rows[number].append(row)
+    return rows
+
+
+def _candidates(collection: Collection, spellings: Iterable[str]) -> Iterable[tuple[int, str, str]]:
+    """Row, key and path of all rows; or of those alone that a table finds by its own means."""
+    if isinstance(collection.paths, Names):
+        return collection.paths.table.find(spellings)
+    return zip(range(len(collection)), collection.keys, collection.paths, strict=True)
+
+
+def _tidy(path: str) -> str:
+    return os.path.normpath(path) if "/." in path or "//" in path or path.startswith("./") else path
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a file from others, or None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -12,6 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -27,13 +28,14 @@ from poolembed.errors import AudioError, OutputError
 from poolembed.labels import Clip
 from poolembed.nn.frontend import LogMel
 from poolembed.text import size
-from poolembed.train.decoding import Decoding, Progress, guess_seconds
-from poolembed.train.store import ROWS, Entry, Store, Stretch, alone, check_disk
+from poolembed.train.decoding import Decoding, guess_seconds
+from poolembed.train.shards import Entry, Excerpt, Shards, alone, check_disk, read_shard, writing_cache
 
 STEP = 0.08
 """Nats of power per level: 255 of them reach from the floor to past full scale."""
 
-VERSION = 1
+VERSION = 2
+"""Of the files; another version is another folder."""
 
 _CHUNK = 256
 """Frames that are computed at a time."""
@@ -73,8 +75,8 @@ class MelCache:
     """Log-mels of clips on disk. Made once a run; `fill` it, then read from any thread.
 
     The cache of each front end is a folder of its own below the directory. Clips are found again by path, size and
-    modification time of the file, start and end, whatever their labels; a file that changed is decoded again. A killed
-    fill goes on where it stopped, and of two runs the second waits until the first has filled.
+    modification time of the file, start and end, whatever their labels; a file that changed is decoded again. What a
+    killed fill had written stays, and of two runs the second waits until the first has filled.
 
     Args:
         directory: of the cache; it is made when it is filled.
@@ -103,9 +105,10 @@ class MelCache:
         name = hashlib.sha256(msgspec.json.encode(header, order="sorted")).hexdigest()[:16]
         self.directory = Path(directory)
         self.folder = self.directory / name
-        self._rows: dict[Stretch, int] = {}
+        self._rows: dict[Excerpt, int] = {}
         self._entries: list[Entry] = []
-        self._map: NDArray[np.uint8] = np.zeros((0, self.n_mels), np.uint8)
+        self._shards: dict[int, NDArray[np.uint8]] = {}  # by number
+        self._levels: list[NDArray[np.uint8]] = []  # of each entry, with its edges
 
     @property
     def n_mels(self) -> int:
@@ -119,7 +122,7 @@ class MelCache:
 
     def frames(self, row: int) -> int:
         """Mel frames of a clip."""
-        return self._entries[row].rows - self._head - self._tail
+        return len(self._levels[row]) - self._head - self._tail
 
     def clip(self, row: int) -> NDArray[np.uint8]:
         """Levels of a clip, ``(frames, n_mels)``: a view of the memory map."""
@@ -138,8 +141,7 @@ class MelCache:
 
     def with_edges(self, row: int) -> NDArray[np.uint8]:
         """As `clip`, with the few frames before and after it that are not silent, for they still reach its samples."""
-        entry = self._entries[row]
-        return self._map[entry.offset : entry.offset + entry.rows]
+        return self._levels[row]
 
     def content(self, row: int) -> str:
         """Hash of a clip's frames."""
@@ -167,43 +169,43 @@ class MelCache:
             OutputError: the cache cannot be written or does not fit the disk or the limit; what is done is kept.
         """
         stop = stop or threading.Event()
-        wanted: dict[Stretch, list[int]] = {}
-        lost: dict[int, str] = {}
-        failed: dict[Stretch, str] = {}
+        filled = Filled([None] * len(clips), [""] * len(clips), [0.0] * len(clips))
+        wanted: dict[Excerpt, list[int]] = {}
+        failed: dict[Excerpt, str] = {}
         for index, clip in enumerate(clips):
             try:
-                path = os.path.abspath(clip.path)  # noqa: PTH100 - Path would tidy names that only look alike
-                status = os.stat(path)  # noqa: PTH116 - nor refuse a NUL in the same way
+                wanted.setdefault(Excerpt.of(clip), []).append(index)
             except (OSError, ValueError) as error:
-                lost[index] = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-                continue
-            stretch = Stretch(path, status.st_size, status.st_mtime_ns, clip.start, clip.end)
-            wanted.setdefault(stretch, []).append(index)
+                filled.failed[clip.key] = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
         with alone(self.folder, stop) as mine:
             if mine:
-                with Store(self.folder, self._header, self.n_mels) as store:
-                    missing = {stretch: len(wanted[stretch]) for stretch in wanted if stretch not in store.entries}
-                    self._check_room(store, list(missing), limit_gb)
-                    progress = Progress(watch, len(clips), missing)
-                    decoding = Decoding(
-                        self.levels, self.config.sample_rate, store, int(limit_gb * 1e9), progress, stop
-                    )
-                    failed = decoding.run(list(missing), workers)
-                    found = {stretch: store.entries[stretch] for stretch in wanted if stretch in store.entries}
-                self._take(found)
-        filled = Filled([None] * len(clips), [""] * len(clips), [0.0] * len(clips))
-        for stretch, indices in wanted.items():
-            row = self._rows.get(stretch)
+                with writing_cache(self.folder):
+                    shards = Shards(self.folder, self.n_mels, int(limit_gb * 1e9))
+                missing = [excerpt for excerpt in wanted if excerpt not in shards.found]
+                self._check_room(shards, missing, limit_gb)
+                count = len(clips) - sum(len(wanted[excerpt]) for excerpt in missing)
+
+                def done(excerpt: Excerpt) -> None:
+                    nonlocal count
+                    count += len(wanted[excerpt])
+                    watch(count, len(clips))
+
+                watch(count, len(clips))
+                with closing(shards):
+                    decoding = Decoding(self.levels, self.config.sample_rate, shards, done, stop)
+                    failed = decoding.run(missing, workers)
+                self._take({excerpt: shards.found[excerpt] for excerpt in wanted if excerpt in shards.found})
+        for excerpt, indices in wanted.items():
+            row = self._rows.get(excerpt)
             for index in indices:
-                if stretch in failed:
-                    filled.failed[clips[index].key] = failed[stretch]
+                if excerpt in failed:
+                    filled.failed[clips[index].key] = failed[excerpt]
                 if row is None:
                     continue
                 entry = self._entries[row]
                 filled.rows[index], filled.content[index], filled.seconds[index] = row, entry.content, entry.seconds
                 if entry.note is not None:
                     filled.notes[clips[index].key] = entry.note
-        filled.failed.update({clips[index].key: reason for index, reason in lost.items()})
         return filled
 
     def levels(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.uint8]]:
@@ -224,25 +226,25 @@ class MelCache:
                 raise AudioError("samples too large for a spectrum")
             yield levels
 
-    def _take(self, found: dict[Stretch, Entry]) -> None:
-        """Number the entries and map the file as it is now."""
-        for stretch, entry in found.items():
-            if stretch not in self._rows:
-                self._rows[stretch] = len(self._entries)
-                self._entries.append(entry)
-        if self._entries:
-            size = max(entry.offset + entry.rows for entry in self._entries)
-            # As a plain array: slicing a np.memmap takes ten times as long.
-            self._map = np.asarray(np.memmap(self.folder / ROWS, np.uint8, mode="r", shape=(size, self.n_mels)))
+    def _take(self, found: dict[Excerpt, tuple[int, Entry]]) -> None:
+        """Number the entries, and map their shards."""
+        for excerpt, (shard, entry) in found.items():
+            if excerpt in self._rows:
+                continue
+            if shard not in self._shards:
+                self._shards[shard] = read_shard(self.folder, shard, self.n_mels)
+            self._rows[excerpt] = len(self._entries)
+            self._entries.append(entry)
+            self._levels.append(self._shards[shard][entry.first : entry.first + entry.rows])
 
-    def _check_room(self, store: Store, missing: Sequence[Stretch], limit_gb: float) -> None:
+    def _check_room(self, shards: Shards, missing: Sequence[Excerpt], limit_gb: float) -> None:
         """Raise if the clips will not fit, by what is known of their lengths, before hours are spent on them."""
         per_second = self.n_mels * self.config.sample_rate / self.config.hop_length
         needed = per_second * guess_seconds(missing)
-        if store.size + needed > limit_gb * 1e9:
+        if shards.size + needed > limit_gb * 1e9:
             raise OutputError(
                 f"the log-mels of {len(missing)} clips need about {size(needed)}, and the cache {self.folder}, "
-                f"which holds {size(store.size)}, may grow to {size(limit_gb * 1e9)}",
+                f"which holds {size(shards.size)}, may grow to {size(limit_gb * 1e9)}",
                 hint="raise --cache-limit, or name an empty directory with --cache if it holds clips of other runs",
             )
         check_disk(self.folder, needed, f"the log-mels of {len(missing)} clips")

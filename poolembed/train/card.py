@@ -24,7 +24,7 @@ def card(name: str, config: TrainConfig, report: DataReport, results: dict[str, 
         f"- **Started from**: {config.init}{', encoder frozen' if config.freeze == 'encoder' else ''}.",
         f"- **Objectives**: {objectives}; pooling of {config.pool}.",
         f"- **Data**: {report.clips} clips{hours}; "
-        + ", ".join(f"{side.clips} {which}" for which, side in report.sides.items())
+        + ", ".join(f"{split.clips} {which}" for which, split in report.splits.items())
         + f"; {len(report.dropped)} dropped.",
         f"- **Best epoch**: {metric['epoch']} of {results['epochs']}; "
         + ", ".join(f"{key} {value:.4f}" for key, value in results["valid"].items())

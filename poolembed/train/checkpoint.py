@@ -22,7 +22,7 @@ from poolembed.errors import OutputError
 from poolembed.files.writing import replacing, writing
 
 NAME = "checkpoint.safetensors"
-VERSION = 1
+VERSION = 2
 
 _WAY_ON = "start the run again with --overwrite"
 

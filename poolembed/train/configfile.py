@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -23,6 +23,8 @@ from poolembed.files.writing import replacing, writing
 from poolembed.train.config import TrainConfig
 
 RUN = "run.toml"
+
+Config = TypeVar("Config", bound=msgspec.Struct)
 
 _WORDS = {
     "bool": "true or false",
@@ -62,7 +64,15 @@ def write_config(path: Path, config: TrainConfig) -> None:
         OutputError: it cannot be written.
     """
     with writing(path), replacing(path, path.parent) as part:
-        part.write_bytes(format_config(config).encode("utf-8", "surrogateescape"))
+        part.write_bytes(_encoded(config))
+
+
+def is_written(path: Path, config: TrainConfig) -> bool:
+    """Whether a file is what `write_config` writes of a configuration."""
+    try:
+        return read_regular(path) == _encoded(config)
+    except OSError:
+        return False
 
 
 def format_config(config: TrainConfig) -> str:
@@ -89,10 +99,19 @@ def as_config(settings: Mapping[str, Any], place: Callable[[str], str]) -> Train
     Raises:
         UsageError: a key is unknown, missing or impossible.
     """
+    return converted(settings, place, TrainConfig)
+
+
+def converted(settings: Mapping[str, Any], place: Callable[[str], str], kind: type[Config]) -> Config:
+    """The configuration of any kind that plain data describes; otherwise as `as_config`."""
     try:
-        return msgspec.convert(settings, TrainConfig)
+        return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:
-        raise _readable(str(error), settings, place) from error
+        raise _readable(str(error), settings, place, kind) from error
+
+
+def _encoded(config: TrainConfig) -> bytes:
+    return format_config(config).encode("utf-8", "surrogateescape")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -111,12 +130,12 @@ def _without_none(value: Any) -> Any:
     return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _readable(problem: str, settings: Mapping[str, Any], place: Callable[[str], str]) -> UsageError:
+def _readable(problem: str, settings: Mapping[str, Any], place: Callable[[str], str], config: type) -> UsageError:
     """What msgspec says of a value, in words, with the value and what it may be."""
     reason, _, path = problem.partition(" - at `$")
     path = path.removesuffix("`").removeprefix(".")
     steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", path)
-    value, kind = _follow(settings, [int(number) if number else name for number, name in steps])
+    value, kind = _follow(settings, [int(number) if number else name for number, name in steps], config)
     if missing := re.fullmatch(r"Object (?:missing required|contains unknown) field `(.*)`", reason):
         key = missing[1]
         whole = f"{path}.{key}" if path else key
@@ -137,9 +156,9 @@ def _readable(problem: str, settings: Mapping[str, Any], place: Callable[[str], 
     return UsageError(f"{shown}: {reason}")
 
 
-def _follow(value: Any, steps: list[int | str]) -> tuple[Any, inspect.Type]:
+def _follow(value: Any, steps: list[int | str], config: type) -> tuple[Any, inspect.Type]:
     """The value at the end of a path through plain data, and the type that it should have."""
-    kind: inspect.Type = inspect.type_info(TrainConfig)
+    kind: inspect.Type = inspect.type_info(config)
     for step in steps:
         value = value[step]
         if isinstance(kind, inspect.StructType):

@@ -7,32 +7,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from poolembed import bundle
+from poolembed import bundle, catalog
 from poolembed.errors import OutputError
 from poolembed.files.claims import claimed
 from poolembed.files.writing import PART, replacing, writing
 from poolembed.labels import DataReport
 from poolembed.train import checkpoint
-from poolembed.train.configfile import RUN
-from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.config import TrainConfig
+from poolembed.train.configfile import RUN, is_written
 from poolembed.train.results import HISTORY, RESULTS
+from poolembed.train.trainer import EpochRecord, Plan
 
 
 @contextmanager
-def opened(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def opened(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold a run's directory, made or checked, for one run alone.
+
+    A finished run's is taken for the same configuration too: it may have been killed before it could say that it had
+    finished, so that the same command is given again.
 
     Raises:
         OutputError: it holds another run, is in use, or cannot be written.
     """
+    output = Path(config.output)
     with claimed(output / ".train.lock", f"another run is training into {output}"):
         if resume and not (output / RUN).exists():
             raise OutputError(f"{output} holds no run to resume", hint="leave --resume away to start one")
         if not resume and not overwrite:
-            _check_vacant(output)
+            _check_vacant(output, config)
         if overwrite:
             with writing(output):
-                for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
+                for name in (catalog.CONFIG, catalog.WEIGHTS, catalog.HEADS, catalog.CARD, *_OWN):
                     (output / name).unlink(missing_ok=True)
         _tidy(output)
         yield
@@ -47,14 +52,15 @@ def _tidy(output: Path) -> None:
         bundle.remove_unfinished(output)
         for name in _OWN:
             (output / (name + PART)).unlink(missing_ok=True)
-        if (output / bundle.CONFIG).exists():  # the model is there: nothing to go on with
+        if (output / catalog.CONFIG).exists():  # the model is there: nothing to go on with
             (output / checkpoint.NAME).unlink(missing_ok=True)
 
 
-def _check_vacant(output: Path) -> None:
-    if (output / bundle.CONFIG).exists():
-        raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
-    if (output / RUN).exists():
+def _check_vacant(output: Path, config: TrainConfig) -> None:
+    if (output / catalog.CONFIG).exists():
+        if not is_written(output / RUN, config):
+            raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
+    elif (output / RUN).exists():
         raise OutputError(
             f"{output} holds a run that is not finished",
             hint=f"--resume {output} goes on with it, --overwrite starts again",

@@ -1,22 +1,21 @@
 """What pooling needs of every clip, computed once: for training with a frozen encoder.
 
-Frame features are kept as float16, ``frames.f16``, one row of C a feature; of the other parts, whose pooling has
-nothing to train, the counts and sums of every window are kept as float32, ``others.f32``. Both are mapped into memory.
+Frame features are kept as float16, ``frames.npy``, one row of C a feature; of the other parts, whose pooling has
+nothing to train, the counts and sums of every window are kept as float32, ``others.npy``. Both are mapped into memory.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,25 +23,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poolembed.bundle import described
+from poolembed.catalog import described
 from poolembed.embed.device import default_batch_size
-from poolembed.errors import OutputError
-from poolembed.files.reading import open_regular
-from poolembed.files.writing import open_bytes, write_at
+from poolembed.errors import OutputError, VectorsError
+from poolembed.files.npy import npy_header
 from poolembed.nn.model import Features, SongModel
 from poolembed.text import size
 from poolembed.train.cache import STEP, MelCache, dequantise
-from poolembed.train.sampling import Crops, Sampler, window_starts
-from poolembed.train.store import alone, check_disk
+from poolembed.train.sampling import Crops, Sampler, Tensors, window_starts
+from poolembed.train.shards import alone, check_disk, writing_cache
+from poolembed.vectors.npy import map_npy
 
-VERSION = 1
-FRAMES, OTHERS = "frames.f16", "others.f32"
+VERSION = 2
+FRAMES, OTHERS = "frames.npy", "others.npy"
 
 _LARGEST = 65504.0  # of float16
 
 
 @dataclass(frozen=True)
-class FeatureBatch:
+class FeatureBatch(Tensors):
     """Crops of clips as a frozen encoder sees them; what `Batch` is to log-mels.
 
     Attributes:
@@ -51,7 +50,6 @@ class FeatureBatch:
         means: ``(R, S)`` float32, averages over the crop of the channels of all other parts.
         shapes: channels and length ``(C_i, T_i)`` of each other part; S is the sum of the channels.
         clips: ``(R,)`` int64, numbers of the clips in the run's table.
-        rows: ``(R,)`` int64, their rows in the log-mel cache.
     """
 
     frame_features: Tensor
@@ -59,7 +57,6 @@ class FeatureBatch:
     means: Tensor
     shapes: tuple[tuple[int, int], ...]
     clips: Tensor
-    rows: Tensor
 
     def parts(self) -> Features:
         """In the place of `SongModel.clip_features`, and what `SongModel.fold` makes the same states of.
@@ -70,30 +67,12 @@ class FeatureBatch:
         expanded = [mean.unsqueeze(2).expand(-1, -1, t) for mean, (_, t) in zip(others, self.shapes, strict=True)]
         return [self.frame_features.float(), *expanded]
 
-    def pinned(self) -> FeatureBatch:
-        """The same in page-locked memory, from which CUDA copies while it computes."""
-        return self._each(Tensor.pin_memory)
-
-    def to(self, device: torch.device) -> FeatureBatch:
-        """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> FeatureBatch:
-        return replace(
-            self,
-            frame_features=change(self.frame_features),
-            frames=change(self.frames),
-            means=change(self.means),
-            clips=change(self.clips),
-            rows=change(self.rows),
-        )
-
 
 class FeatureCache:
     """Features of clips on disk, for one encoder. `fill` it, then take batches of it as of `Crops`.
 
     They appear in a folder named after all that they depend on: the encoder's weights, the type and device it computes
-    with, and what the clips sound like. A killed fill goes on where it stopped.
+    with, and what the clips sound like. A fill that was killed or stopped begins again.
 
     Args:
         directory: the folder of this cache is below it.
@@ -127,7 +106,6 @@ class FeatureCache:
         # A row that several clips share is encoded once.
         unique = list(dict.fromkeys(row for row in rows if row is not None))
         place = {row: at for at, row in enumerate(unique)}
-        self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
         self._place = np.array([-1 if row is None else place[row] for row in rows], np.int64)
         self._crops = Crops.of(mels, unique, config.encoder)
         self._lengths = np.array([mels.frames(row) for row in unique], np.int64)
@@ -135,8 +113,8 @@ class FeatureCache:
         self._first_frame = np.concatenate([[0], np.cumsum(-(-self._lengths // self._reduction))])
         identity = _identity(network, dtype, self._device, [mels.content(row) for row in unique])
         self.folder = Path(directory) / identity
-        self._frames: NDArray[np.float16] = np.zeros((0, self._channels), np.float16)
-        self._others: NDArray[np.float32] = np.zeros((0, self._width), np.float32)
+        self._frames = np.zeros((0, self._channels), np.float16)
+        self._others = np.zeros((0, self._width), np.float32)
 
     @property
     def size(self) -> int:
@@ -155,7 +133,7 @@ class FeatureCache:
         Args:
             limit_gb: largest size, in 10^9 bytes.
             watch: told how many windows are done, of how many.
-            stop: once set, the fill ends early, and the next one goes on from there.
+            stop: once set, the fill ends early.
 
         Returns:
             Whether all is there.
@@ -165,43 +143,26 @@ class FeatureCache:
         """
         stop = stop or threading.Event()
         work = self.folder.with_name(f".{self.folder.name}.part")
-        with alone(work.with_name("features.lock"), stop) as mine:
+        with alone(self.folder.with_name("features.lock"), stop) as mine:
             if mine and not self.folder.exists():
                 self._check_room(limit_gb)
-                try:
-                    work.mkdir(exist_ok=True)
-                    if self._encode(work, watch, stop):
-                        work.rename(self.folder)
-                except OSError as error:
-                    raise OutputError(
-                        f"cannot write the features of the frozen encoder to {self.folder}: {error.strerror or error}",
-                        hint="make room, or name another directory with --cache; the same command goes on from here",
-                    ) from error
+                with writing_cache(self.folder):
+                    shutil.rmtree(work, ignore_errors=True)
+                    work.mkdir()
+                    try:
+                        if self._encode(work, watch, stop):
+                            work.rename(self.folder)
+                    finally:  # on a full disk it should not keep its space
+                        shutil.rmtree(work, ignore_errors=True)
         if not self.folder.exists():
             return False
-        if len(self._lengths):
-            self._frames = self._map(FRAMES, np.float16, int(self._first_frame[-1]), self._channels)
-        if self._width and len(self._lengths):
-            self._others = self._map(OTHERS, np.float32, int(self._first_window[-1]), self._width)
-        return True
-
-    def _map(self, name: str, dtype: type[np.float16 | np.float32], rows: int, columns: int) -> NDArray[Any]:
-        """The numbers of a file of the folder.
-
-        Raises:
-            OutputError: it is not there, or has another length.
-        """
-        path = self.folder / name
         try:
-            with open_regular(path) as file:
-                if os.fstat(file.fileno()).st_size != rows * columns * np.dtype(dtype).itemsize:
-                    raise OSError(errno.EINVAL, "it has another length than it was written with")
-                return np.asarray(np.memmap(file, dtype, mode="r", shape=(rows, columns)))
-        except OSError as error:
-            raise OutputError(
-                f"cannot read {path}: {error.strerror or error}",
-                hint=f"remove {self.folder}, and the clips are encoded again",
-            ) from error
+            self._frames = map_npy(self.folder / FRAMES, [2])
+            if self._width:
+                self._others = map_npy(self.folder / OTHERS, [2])
+        except VectorsError as error:
+            raise OutputError(error.message, hint=f"remove {self.folder}, and the clips are encoded again") from error
+        return True
 
     def batch(self, sampler: Sampler, step: int, windows: int) -> FeatureBatch:
         """The crops of a step: of clips of more than W windows so many in a row, at random; shorter ones padded.
@@ -239,7 +200,6 @@ class FeatureCache:
             means=torch.cat([others[:, :0], *(part[:, 1:] / part[:, :1] for part in sums)], dim=1),
             shapes=tuple((channels, frames // reduction) for channels, reduction in self._others_of),
             clips=torch.from_numpy(clips.copy()),
-            rows=torch.from_numpy(self._rows[clips]),
         )
 
     def _check_room(self, limit_gb: float) -> None:
@@ -253,35 +213,26 @@ class FeatureCache:
 
     @torch.inference_mode()
     def _encode(self, work: Path, watch: Callable[[int, int], None], stop: threading.Event) -> bool:
-        """Append every window's features to the two files, from where an earlier run left them; True if all are."""
+        """Write every window's features to the two files; True if all are."""
         numbers, starts = window_starts(np.arange(len(self._lengths)), self._lengths, self._window)
-        ends = self._first_frame[numbers] + -(-(starts + self._window) // self._reduction)
-        ends = np.minimum(ends, self._first_frame[numbers + 1])  # rows of frames.f16 up to and with each window
         step = default_batch_size(self._device, self._network.config)
         with ExitStack() as close:
-            frames, others = (open_bytes(work / name, os.O_RDWR | os.O_CREAT) for name in (FRAMES, OTHERS))
-            for file in (frames, others):
-                close.callback(os.close, file)
-            done = self._whole_batches(frames, others, ends, step)
-            watch(done, len(numbers))
-            while done < len(numbers) and not stop.is_set():
-                part = slice(done, done + step)
+            files = [close.enter_context((work / name).open("xb")) for name in (FRAMES, OTHERS)]
+            files[0].write(npy_header((int(self._first_frame[-1]), self._channels), np.dtype(np.float16)))
+            files[1].write(npy_header((len(numbers), self._width), np.dtype(np.float32)))
+            watch(0, len(numbers))
+            for first in range(0, len(numbers), step):
+                if stop.is_set():
+                    return False
+                part = slice(first, first + step)
                 features, states = self._windows_of(numbers[part], starts[part])
-                begin = int(ends[done - 1]) if done else 0
-                write_at(frames, features.tobytes(), begin * self._channels * 2)
-                write_at(others, states.tobytes(), done * self._width * 4)
-                done = min(done + step, len(numbers))
-                watch(done, len(numbers))
-            for file in (frames, others):
-                os.fsync(file)
-            return done == len(numbers)
-
-    def _whole_batches(self, frames: int, others: int, ends: NDArray[np.int64], step: int) -> int:
-        """Windows that both files hold, in whole batches: the same batches as undisturbed give the same bits."""
-        done = int(np.searchsorted(ends, os.fstat(frames).st_size // (self._channels * 2), side="right"))
-        if self._width:
-            done = min(done, os.fstat(others).st_size // (self._width * 4))
-        return done if done == len(ends) else done // step * step
+                files[0].write(features.tobytes())
+                files[1].write(states.tobytes())
+                watch(min(first + step, len(numbers)), len(numbers))
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        return True
 
     def _windows_of(
         self, places: NDArray[np.int64], starts: NDArray[np.int64]

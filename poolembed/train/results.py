@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -14,17 +14,15 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from poolembed import __version__
-from poolembed.embed.device import DTYPES
 from poolembed.errors import OutputError
 from poolembed.evaluate import metrics
 from poolembed.files.reading import read_regular
-from poolembed.train.aims import Classify
-from poolembed.train.learner import Student
-from poolembed.train.loop import Fitted, pooling_values
-from poolembed.train.objectives import Rows
-
-if TYPE_CHECKING:
-    from poolembed.train.run import Run
+from poolembed.train.dataset import Dataset
+from poolembed.train.module import HeadedModel
+from poolembed.train.objectives.base import Outputs
+from poolembed.train.objectives.classification import Classification
+from poolembed.train.objectives.objectives import Objectives
+from poolembed.train.trainer import Fitted, Values, pooling_values
 
 HISTORY, RESULTS = "history.jsonl", "results.json"
 
@@ -41,7 +39,8 @@ def read_results(path: Path) -> dict[str, Any]:
         OutputError: it cannot be read, or is damaged.
     """
     try:
-        results: dict[str, Any] = json.loads(read_regular(path, _LONGEST))
+        # Earlier versions said sides.
+        results: dict[str, Any] = json.loads(read_regular(path, _LONGEST).replace(b'"sides": {', b'"splits": {'))
         msgspec.convert(results, _Told)
         return results
     except (OSError, ValueError, RecursionError) as error:
@@ -58,16 +57,16 @@ class _Metric(Struct):
     epoch: int
 
 
-class _Side(Struct):
+class _Split(Struct):
     clips: int
 
 
 class _Data(Struct):
-    sides: dict[str, _Side]
+    splits: dict[str, _Split]
     dropped: dict[str, str]
 
     def __post_init__(self) -> None:
-        if "valid" not in self.sides:
+        if "valid" not in self.splits:
             raise ValueError("no clips held out")
 
 
@@ -92,64 +91,65 @@ class _Told(Struct):
     device: str
 
 
-def results_of(run: Run, fitted: Fitted, seconds: float) -> dict[str, Any]:
-    """All of ``results.json``; metrics are those of the best epoch's averaged weights on the clips held out."""
-    student, history = fitted.student, fitted.history
+def results_of(
+    fitted: Fitted, outputs: Outputs, objectives: Objectives, data: Dataset, pooling_start: list[Values]
+) -> dict[str, Any]:
+    """What ``results.json`` says of the model; metrics are those of the best epoch's averaged weights.
+
+    Args:
+        fitted: what training came to.
+        outputs: of the clips held out.
+        objectives: of the run.
+        data: its clips.
+        pooling_start: what `pooling_values` gave before training.
+    """
+    headed, history = fitted.headed, fitted.history
     best = history[fitted.best - 1]
-    rows = run.reader().rows(student, run.data.division.valid)
     spent = sum(record.seconds for record in history)
     return {
         "metric": {"name": best.metric, "value": best.valid[best.metric], "epoch": best.epoch},
         "valid": best.valid,
-        "heads": {aim.head.config.column: _head(run, aim, rows) for aim in run.lesson.classified},
-        "pooling": _pooling(run, student),
-        "data": run.data.report.as_dict(),
-        "seconds": seconds,
+        "heads": {each.head.config.column: _head(each, outputs, data) for each in objectives.classified},
+        "pooling": _pooling(headed, pooling_start),
+        "data": data.report.as_dict(),
         "steps": history[-1].step,
         "epochs": len(history),
         "clips_per_second": float(np.median([record.clips_per_second for record in history])),
         "waiting": sum(record.waiting * record.seconds for record in history) / max(spent, 1e-9),
-        "parameters": sum(p.numel() for p in student.parameters()),
-        "device": run.where.device.type,
-        "precision": next(name for name, dtype in DTYPES.items() if dtype == run.precision),
+        "parameters": sum(p.numel() for p in headed.parameters()),
         "poolembed": __version__,
         "torch": torch.__version__,
     }
 
 
-def _head(run: Run, aim: Classify, rows: Rows) -> dict[str, Any]:
-    valid = run.data.division.valid
-    where = aim.labelled(valid)
+def _head(objective: Classification, outputs: Outputs, data: Dataset) -> dict[str, Any]:
+    valid = data.division.valid
+    where = objective.labelled(valid)
     clips = [valid[place] for place in where]
-    names, true, scores = aim.column.names, aim.column.true(clips), aim.probabilities(rows)[where]
+    names, multi_label = objective.labels, objective.multi_label
+    found: dict[str, Any] = {"labels": names, "multi_label": multi_label, "confusion": None, "most_confused": []}
     if not clips:
-        unseen = [asdict(metrics.ClassScores(name, 0, 0.0, None, None, None)) for name in names]
-        return {
-            "labels": names,
-            "multi_label": aim.column.multi_label,
-            "confusion": None,
-            "per_class": unseen,
-            "most_confused": [],
-        }
-    return {
-        "labels": names,
-        "multi_label": aim.column.multi_label,
-        "confusion": None if aim.column.multi_label else metrics.confusion(true, scores).tolist(),
+        return found | {"per_class": [asdict(metrics.ClassScores(name, 0, 0.0, None, None, None)) for name in names]}
+    true, scores = objective.true(clips), objective.probabilities(outputs)[where]
+    return found | {
+        "confusion": None if multi_label else metrics.confusion(true, scores).tolist(),
         "per_class": [asdict(each) for each in metrics.per_class(true, scores, names)],
-        "most_confused": _most_confused(run, aim, clips, scores),
+        "most_confused": _most_confused(objective, data, clips, scores),
     }
 
 
-def _most_confused(run: Run, aim: Classify, clips: list[int], scores: NDArray[np.float64]) -> list[dict[str, Any]]:
+def _most_confused(
+    objective: Classification, data: Dataset, clips: list[int], scores: NDArray[np.float64]
+) -> list[dict[str, Any]]:
     """The clips whose likeliest wrong label is most above their least likely true one."""
-    hot = aim.column.hot[clips] > 0
+    hot = objective.targets[clips] > 0
     wrong = np.where(hot, -np.inf, scores)
     margin = wrong.max(1) - np.where(hot, scores, np.inf).min(1)
     return [
         {
-            "key": run.data.labelled.clips[clips[place]].key,
-            "true": [name for name, there in zip(aim.column.names, hot[place], strict=True) if there],
-            "predicted": aim.column.names[int(wrong[place].argmax())],
+            "key": data.labelled.clips[clips[place]].key,
+            "true": [name for name, there in zip(objective.labels, hot[place], strict=True) if there],
+            "predicted": objective.labels[int(wrong[place].argmax())],
             "probability": float(wrong[place].max()),
         }
         for place in np.argsort(-margin, kind="stable")[:CONFUSED].tolist()
@@ -157,11 +157,11 @@ def _most_confused(run: Run, aim: Classify, clips: list[int], scores: NDArray[np
     ]
 
 
-def _pooling(run: Run, student: Student) -> list[dict[str, Any]]:
+def _pooling(headed: HeadedModel, pooling_start: list[Values]) -> list[dict[str, Any]]:
     """Where each alpha and p started and went."""
-    kinds = {"features": student.model.config.pooling}
+    kinds = {"features": headed.model.config.pooling}
     kinds |= {
-        f"predictions:{head.config.column}": head.config.pooling for head in student.frame_heads if head.config.pooling
+        f"predictions:{head.config.column}": head.config.pooling for head in headed.frame_heads if head.config.pooling
     }
     return [
         {
@@ -172,5 +172,5 @@ def _pooling(run: Run, student: Student) -> list[dict[str, Any]]:
             "start": start.tolist(),
             "end": end.tolist(),
         }
-        for (where, parameter, end), (_, _, start) in zip(pooling_values(student), run.pooling_start, strict=True)
+        for (where, parameter, end), (_, _, start) in zip(pooling_values(headed), pooling_start, strict=True)
     ]

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from poolembed import bundle
-from poolembed.embed.device import choose_device, choose_precision
+from poolembed import bundle, catalog
+from poolembed.embed.device import DTYPES, choose_device, choose_precision
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.files.writing import replacing, writing
 from poolembed.labels import DataReport
@@ -25,22 +25,19 @@ from poolembed.train import checkpoint
 from poolembed.train.card import card
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, write_config
-from poolembed.train.data import Data, load_data
+from poolembed.train.dataset import Dataset, load_dataset
 from poolembed.train.directory import Recording, opened
 from poolembed.train.features import FeatureCache
-from poolembed.train.feeds import Reader, StepFeed
-from poolembed.train.learner import Learner, Student
-from poolembed.train.lesson import Lesson
-from poolembed.train.loop import EpochRecord, Fitted, Plan, fit, pooling_values
+from poolembed.train.loading import Loader, WholeClips
+from poolembed.train.module import HeadedModel, TrainingModule
+from poolembed.train.objectives.objectives import Objectives
 from poolembed.train.optim import pooling_factor
 from poolembed.train.processes import Processes, processes
 from poolembed.train.report import write_report
 from poolembed.train.results import RESULTS, read_results, results_of
-from poolembed.train.sampling import Crops, Sampler
+from poolembed.train.sampling import Crops, Sampler, crop_windows
 from poolembed.train.start import SCRATCH, set_band_statistics, start_model
-
-LONGEST_CROP = 10.24
-"""Seconds of the longest training crop, where the user names none."""
+from poolembed.train.trainer import EpochRecord, Fitted, Plan, fit, pooling_values
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,14 @@ class Trained:
         results: what ``results.json`` holds; {} if it was interrupted.
         lost: clips whose audio is not there or cannot be decoded, by key, and why.
         finished: whether there is a bundle now; otherwise ``resume`` goes on.
+        already: an earlier run had finished it, and nothing was trained.
     """
 
     output: Path
     results: dict[str, Any]
     lost: dict[str, str]
     finished: bool
+    already: bool = False
 
 
 def train(
@@ -92,10 +91,10 @@ def train(
     with ExitStack() as close:
         where = close.enter_context(processes(choose_device(config.device)))
         if where.first:
-            close.enter_context(opened(output, resume=resume, overwrite=overwrite))
+            close.enter_context(opened(config, resume=resume, overwrite=overwrite))
         where.wait()
-        if resume and (output / bundle.CONFIG).exists():
-            return Trained(output, read_results(output / RESULTS), {}, finished=True)
+        if (output / catalog.CONFIG).exists():
+            return Trained(output, read_results(output / RESULTS), {}, finished=True, already=True)
         if where.first:
             write_config(output / RUN, config)
             on_event = Recording(on_event, output)
@@ -103,7 +102,7 @@ def train(
             progress, on_event = silent, lambda event: None
         try:
             network = start_model(config)
-            data = load_data(config, network, progress, where, stop)
+            data = load_dataset(config, network, progress, where, stop)
             if data is None:
                 return Trained(output, {}, {}, finished=False)
             on_event(data.report)
@@ -119,36 +118,38 @@ def train(
             return Trained(output, {}, lost, finished=False)
         results = {}
         if where.first:
-            results = results_of(run, fitted, time.perf_counter() - began)
-            _write(output, config, fitted.student, data, results, report)
+            outputs = run.whole_clips().outputs(fitted.headed, data.division.valid)
+            results = results_of(fitted, outputs, run.objectives, data, run.pooling_start) | {
+                "seconds": time.perf_counter() - began,
+                "device": where.device.type,
+                "precision": next(name for name, dtype in DTYPES.items() if dtype == run.precision),
+            }
+            _write(output, config, fitted.headed, data, results, report)
         where.wait()
         return Trained(output, results, lost, finished=True)
 
 
 class Run:
-    """A model, what it is to learn and from what; `fit` trains it.
+    """A model, its objectives and its clips; `fit` trains it.
 
     Args:
         config: of the run.
         network: from `start_model`.
-        data: from `load_data`.
+        data: from `load_dataset`.
         where: the processes that train together.
     """
 
-    def __init__(self, config: TrainConfig, network: SongModel, data: Data, where: Processes) -> None:
+    def __init__(self, config: TrainConfig, network: SongModel, data: Dataset, where: Processes) -> None:
         self.config, self.data, self.where = config, data, where
         if config.init == SCRATCH:
             set_band_statistics(network, data.cache, [data.rows[index] for index in data.division.train])
         # Again, whatever was drawn for the model: runs that differ in their pooling alone have the same heads.
         torch.manual_seed(config.seed)
-        self.lesson = Lesson(config, network.config, data.labelled, data.division)
+        self.objectives = Objectives(config, data, network.config)
         self.precision = choose_precision(config.precision, where.device)
-        student = Student(network, [aim.head for aim in self.lesson.classified], self.precision)
-        self.pooling_start = [(where, name, values.clone()) for where, name, values in pooling_values(student)]
-        terms = self.lesson.terms
-        self.learner = Learner(
-            student, [t for t, _ in terms.values()], [w for _, w in terms.values()], frozen=config.freeze == "encoder"
-        ).to(where.device)
+        headed = HeadedModel(network, [each.head for each in self.objectives.classified], self.precision)
+        self.pooling_start = [(where, name, values.clone()) for where, name, values in pooling_values(headed)]
+        self.module = TrainingModule(headed, self.objectives.all, frozen=config.freeze == "encoder").to(where.device)
         frontend = network.config.frontend
         shift = math.floor(config.augment.shift * frontend.sample_rate / frontend.hop_length + 1e-6)
         self.source: Crops | FeatureCache = Crops.of(data.cache, data.rows, network.config.encoder, shift=shift)
@@ -156,13 +157,8 @@ class Run:
     @property
     def windows(self) -> int:
         """Windows of a training crop."""
-        model = self.learner.student.model.config
-        window = model.encoder.window_frames * model.frontend.hop_length / model.frontend.sample_rate
         longest = max(self.data.cache.frames(self.data.rows[index]) for index in self.data.division.train)
-        seconds = self.config.seconds
-        if seconds is None:
-            seconds = min(longest * model.frontend.hop_length / model.frontend.sample_rate, LONGEST_CROP)
-        return max(1, -(-round(seconds * 1000) // round(window * 1000)))
+        return crop_windows(self.module.headed.model.config, self.config.seconds, longest)
 
     def fit(
         self,
@@ -182,20 +178,24 @@ class Run:
             resume: go on from the checkpoint there.
             stop: once set, the step in hand is finished.
         """
-        if self.learner.frozen and not self.encode(progress, stop):
+        if self.module.frozen and not self.encode(progress, stop):
             return None
-        feed = self.feed()
-        reader = self.reader()
-        pooled = self.learner.student.frame_heads
-        pooling = pooled[0].config.pooling if pooled else self.learner.student.model.config.pooling
+        whole_clips, valid = self.whole_clips(), self.data.division.valid
+        pooled = self.module.headed.frame_heads
+        pooling = pooled[0].config.pooling if pooled else self.module.headed.model.config.pooling
         assert pooling is not None
+
+        def validate(headed: HeadedModel) -> dict[str, float]:
+            outputs = whole_clips.outputs(headed, valid)
+            return self.objectives.validate(outputs, lambda: whole_clips.halves(headed, valid))
+
         return fit(
-            self.learner,
-            feed,
-            lambda student: self.lesson.validate(student, reader),
+            self.module,
+            self.loader(),
+            validate,
             self.config,
-            names=list(self.lesson.terms),
-            metric=self.lesson.metric,
+            names=self.objectives.parts,
+            metric=self.objectives.metric,
             pooling_lr=pooling_factor(pooling, self.config.pooling_lr),
             identity=self.data.identity,
             progress=progress,
@@ -206,26 +206,26 @@ class Run:
             stop=stop,
         )
 
-    def feed(self) -> StepFeed:
-        """What its steps are given."""
+    def loader(self) -> Loader:
+        """The batches of its steps."""
         config, data = self.config, self.data
         if config.batch_size % self.where.count:
             raise UsageError(
                 f"batches of {config.batch_size} clips cannot be dealt out evenly to {self.where.count} processes",
                 hint="choose a multiple with --batch-size",
             )
-        partner = self.lesson.partner_column
+        partner = self.objectives.partner_column
         clips = data.labelled.clips
         sampler = Sampler(
             data.division.train,
             batch_size=config.batch_size,
             seed=config.seed,
-            views=self.lesson.views,
+            views=max(objective.views for objective in self.objectives.all),
             partners=[clips[index].labels[partner] for index in data.division.train] if partner else None,
             rank=self.where.rank,
             ranks=self.where.count,
         )
-        return StepFeed(
+        return Loader(
             self.source,
             sampler,
             windows=self.windows,
@@ -235,13 +235,13 @@ class Run:
             rank=self.where.rank,
         )
 
-    def reader(self) -> Reader:
-        """Embeds whole clips of the run."""
-        return Reader(self.source, device=self.where.device, log_floor=self.data.cache.log_floor)
+    def whole_clips(self) -> WholeClips:
+        """Runs the network over whole clips."""
+        return WholeClips(self.source, device=self.where.device, log_floor=self.data.cache.log_floor)
 
     def encode(self, progress: Progress, stop: threading.Event | None) -> bool:
         """Store the features of a frozen encoder, once; False if told to stop before that was done."""
-        network, cache = self.learner.student.model, self.data.cache
+        network, cache = self.module.headed.model, self.data.cache
         features = FeatureCache(cache.directory, network, cache, self.data.rows, dtype=self.precision)
         self.source = features
 
@@ -253,7 +253,7 @@ class Run:
 
 
 def _write(
-    output: Path, config: TrainConfig, student: Student, data: Data, results: dict[str, Any], report: bool
+    output: Path, config: TrainConfig, headed: HeadedModel, data: Dataset, results: dict[str, Any], report: bool
 ) -> None:
     """Everything that a finished run leaves; the bundle's ``config.json`` last."""
     with writing(output / RESULTS, f"--resume {output} goes on"), replacing(output / RESULTS, output) as part:
@@ -261,14 +261,14 @@ def _write(
     if report:
         write_report(output)
     name = output.resolve().name
-    student = student.to("cpu").eval()
+    headed = headed.to("cpu").eval()
     bundle.save_bundle(
         output,
-        student.model,
+        headed.model,
         name=name,
         license="NOASSERTION",
         card=card(name, config, data.report, results),
-        heads=[*student.embedding_heads, *student.frame_heads],
+        heads=[*headed.embedding_heads, *headed.frame_heads],
         nested=config.nested,
     )
     with writing(output):

@@ -24,10 +24,13 @@ from torch import Tensor
 from poolembed.errors import UsageError
 
 if TYPE_CHECKING:
-    from poolembed.nn.config import EncoderConfig
+    from poolembed.nn.config import EncoderConfig, ModelConfig
     from poolembed.train.cache import MelCache
 
 T = TypeVar("T")
+
+LONGEST_CROP = 10.24
+"""Seconds of the longest training crop, where the user names none."""
 
 
 def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
@@ -42,7 +45,23 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Tensors:
+    """Tensors of a batch, which move together."""
+
+    def pinned(self) -> Self:
+        """The same in page-locked memory, from which CUDA copies while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{name: change(t) for name, t in vars(self).items() if isinstance(t, Tensor)})
+
+
+@dataclass(frozen=True)
+class Batch(Tensors):
     """Crops of clips, or whole clips window by window.
 
     Attributes:
@@ -54,7 +73,6 @@ class Batch:
         heard: ``(R, 2)`` int64, the first of the W F frames that is the clip's, be it in the context, and the first
             behind it that is not.
         clips: ``(R,)`` int64, numbers of the clips in the run's table.
-        rows: ``(R,)`` int64, their rows in the cache.
     """
 
     mel: Tensor
@@ -62,15 +80,6 @@ class Batch:
     frames: Tensor
     heard: Tensor
     clips: Tensor
-    rows: Tensor
-
-    def pinned(self) -> Batch:
-        """The same in page-locked memory, from which CUDA copies while it computes."""
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in vars(self).items()})
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in vars(self).items()})
 
 
 class Sampler:
@@ -243,7 +252,6 @@ class Crops:
             frames=torch.from_numpy(stop - first),
             heard=torch.from_numpy(edges.clip(0, total)),
             clips=torch.from_numpy(clips.copy()),
-            rows=torch.from_numpy(rows),
         )
 
 
@@ -260,6 +268,19 @@ def window_starts(
     counts = -(-frames[clips] // window_frames)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(clips, counts), (np.arange(len(first)) - first) * window_frames
+
+
+def crop_windows(model: ModelConfig, seconds: float | None, longest: int) -> int:
+    """Windows of a training crop.
+
+    Args:
+        model: architecture.
+        seconds: that are asked for, to the millisecond; None: as the longest clip, up to `LONGEST_CROP`.
+        longest: mel frames of the longest clip.
+    """
+    hop = model.frontend.hop_length / model.frontend.sample_rate
+    seconds = min(longest * hop, LONGEST_CROP) if seconds is None else seconds
+    return max(1, -(-round(seconds * 1000) // round(model.encoder.window_frames * hop * 1000)))
 
 
 class Prefetcher(Generic[T]):

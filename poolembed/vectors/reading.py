@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, Manifest, Record, read_manifest
-from poolembed.embed.outputs.sink import numpy_dtype
+from poolembed.embed.outputs.table import rows_of
 from poolembed.errors import VectorsError
 from poolembed.files.reading import read_list, read_regular
 from poolembed.identity import ModelIdentity
@@ -175,28 +175,30 @@ def _open_directory(source: Path) -> Stored:
     if not records:
         raise VectorsError(f"no vectors in {source}: its manifest lists no song that was embedded")
     model = manifest.header.model
-    matrix = _rows_of(source, manifest, records)
+    matrix, files = _rows_of(source, manifest, records)
     if matrix.shape[1] != model.embedding_size:
         raise VectorsError(
             f"{source} has vectors of {matrix.shape[1]} numbers, and its manifest says {model.embedding_size} numbers"
         )
-    stamp = _stamp(read_regular(source / NAME), [source / name for name in {str(r.output): None for r in records}])
+    stamp = _stamp(read_regular(source / NAME), files)
     return Stored([record.key for record in records], [record.abspath for record in records], matrix, model, stamp)
 
 
-def _rows_of(source: Path, manifest: Manifest, records: list[Record]) -> NDArray[Any]:
-    """The vectors that a manifest lists; what else there is in its files is of songs that failed, or not there yet."""
+def _rows_of(
+    source: Path, manifest: Manifest, records: list[Record]
+) -> tuple[NDArray[Any], list[str | os.PathLike[str]]]:
+    """The vectors that a manifest lists, and their files, where else there may be vectors of songs that failed."""
     if manifest.header.settings.format == "npy":
         files = [os.path.join(source, str(record.output)) for record in records]  # noqa: PTH118 - quick
-        return read_tree(files, manifest.header.model.embedding_size, numpy_dtype(manifest.header.settings))
-    file = source / str(records[0].output)
+        return read_tree(files, manifest.header.model.embedding_size, manifest.header.settings.numbers), [*files]
+    file = rows_of(source, manifest.header.settings) or source / str(records[0].output)
     matrix = map_npy(file, [2]) if file.suffix == ".npy" else read_table(file).matrix
     rows = [-1 if record.row is None else record.row for record in records]
     if min(rows) < 0 or max(rows) >= len(matrix):
         raise VectorsError(f"{file} has {len(matrix)} rows, and its manifest lists others")
     if rows == list(range(len(rows))):
-        return matrix[: len(rows)]  # still mapped
-    return matrix[rows]
+        return matrix[: len(rows)], [file]  # still mapped
+    return matrix[rows], [file]
 
 
 def _read_paths(source: Path, paths: str | os.PathLike[str] | None) -> tuple[list[str], bytes]:
@@ -214,10 +216,10 @@ def _read_paths(source: Path, paths: str | os.PathLike[str] | None) -> tuple[lis
     return [os.fsdecode(line.removesuffix(b"\r")) for line in lines], data
 
 
-def _stamp(names: bytes, files: Iterable[Path]) -> str:
+def _stamp(names: bytes, files: Iterable[str | os.PathLike[str]]) -> str:
     """A digest of what names the vectors, and of the sizes and times of the files that hold them."""
     digest = hashlib.blake2b(names, digest_size=8)
     for file in files:
-        status = file.stat()
+        status = os.stat(file)  # noqa: PTH116 - quick
         digest.update(b"%d %d\n" % (status.st_size, status.st_mtime_ns))
     return digest.hexdigest()

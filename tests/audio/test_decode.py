@@ -15,9 +15,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.audio import find_audio, open_audio
 from poolembed.audio._ffmpeg import FFmpegDecoder
 from poolembed.audio._mixing import Downmix
+from poolembed.audio.decode import open_audio
+from poolembed.audio.find import find_audio
 
 CLIPS = Path(__file__).parents[1] / "clips"
 Signal = NDArray[np.float32]
@@ -100,7 +101,7 @@ def test_lossy_clips_are_what_libsndfile_reads(clip: str, tolerance: float) -> N
     assert likeness(signal, expected) > 0.999
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
+@pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize(
     ("container", "subtype"),
     [("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"),

@@ -18,12 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.errors import AudioError
 from tests.conftest import noise
+from tests.encoders import dsf
 from tests.waiting import PATIENCE
 
 CLIPS = Path(__file__).parents[1] / "clips"
+ENCODED = Path(__file__).parent / "encoded"
 Signal = NDArray[np.float32]
 Make = Callable[[bytes | bytearray], Path]
 
@@ -103,6 +105,26 @@ def test_truncated_clip_keeps_its_good_part(make: Make, name: str, note: str) ->
     sound = len(signal) - 5_000
     np.testing.assert_array_equal(signal[:sound], whole[:sound])
     assert ("breaks off" in said) == ("breaks off" in number)
+
+
+def test_truncated_dsf(make: Make) -> None:
+    data = dsf(0.5)
+    assert decode(make(data))[2] is None
+    assert decode(make(data[: len(data) // 2]))[2] == "truncated: 0.3 s of 0.5 s decoded"
+
+
+def test_truncated_musepack(make: Make) -> None:
+    data = (ENCODED / "musepack.mpc").read_bytes()
+    whole, _, note = decode(make(data))
+    assert (len(whole), note) == (11_520, None)
+    # FFmpeg looks for a table at the end first, and finds nothing after that where there is none.
+    assert reason(make(data[: len(data) // 2])) == "truncated: nothing of 0.2 s can be decoded"
+    table = data.index(b"SO")
+    data = data[:table] + b"XX" + data[table + 2 :]
+    signal, _, note = decode(make(data[: len(data) // 2]))
+    assert note == "truncated: 0.1 s of 0.2 s decoded"
+    sound = len(signal) - 1_152  # the last frame is a part of one
+    np.testing.assert_array_equal(signal[:sound], whole[:sound])
 
 
 def faststart(name: str, path: Path) -> bytearray:
@@ -304,8 +326,8 @@ def test_no_finite_sample(tmp_path: Path) -> None:
 
 def test_missing_directory_and_impossible_names(tmp_path: Path) -> None:
     assert reason(tmp_path / "gone.mp3") == "cannot be opened: No such file or directory"
-    assert reason(tmp_path) == "is a directory"
-    assert reason("a\0b") == "cannot be opened: not a file name"
+    assert reason(tmp_path) == "cannot be opened: it is a directory"
+    assert reason("a\0b") == "cannot be opened: no file can have this name"
 
 
 def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +344,7 @@ def test_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     thread = threading.Thread(target=lambda: said.append(reason(tmp_path / "pipe.wav")), daemon=True)
     thread.start()
     thread.join(PATIENCE)
-    assert said == ["not a regular file"]
+    assert said == ["cannot be opened: it is no regular file"]
 
 
 @pytest.mark.parametrize("name", ["guitar/chord.mp3", "drums/tabla-stroke.flac"])

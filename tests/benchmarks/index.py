@@ -1,53 +1,51 @@
-"""Search by index over a million vectors like real ones, beside exact search and faiss.
+"""Approximate search over a million vectors like real ones: HNSW of usearch and faiss, IVF of Lance and faiss, exact.
 
 poolembed embed SONGS -o real --format matrix --timestamps 1 && python -m tests.benchmarks.index real
-    [--rows 1000000] [--repeats 5] [--folder DIR]
+    [--rows 1000000] [--repeats 3] [--folder DIR]
 
 Vectors are drawn from those of the seconds of real songs: a second x, moved by (a - b) / sqrt(2), a and b being two
 other seconds of its song. So each differs from a real one in the directions in which that song varies, and by as much:
 the covariance of the move is that of the song. Noise of one size in all directions is unlike music, and hard for every
-index. The first table compares drawn and real vectors, as many of each: cosines to
-neighbours, and the local intrinsic dimension (Levina and Bickel, Maximum likelihood estimation of intrinsic dimension,
-2004), on which an index's work depends more than on anything else. Queries are drawn in the same way and are not in the
-index.
+index. The first table compares drawn and real vectors, as many of each: cosines to neighbours, and the local intrinsic
+dimension (Levina and Bickel, Maximum likelihood estimation of intrinsic dimension, 2004), on which an index's work
+depends more than on anything else. Queries are drawn in the same way and are not in the index.
 
-DIR, or where temporary files go, takes 6 GB; faiss needs 8 GB of memory. All timed in turns; medians.
+Each index is built in a process of its own on all cores, and searched in two others: one that may use a single core,
+whose queries are counted per second that it computes, for others may be busy, and one that may use all, whose are
+counted per second. Efforts are the least that find 95 % (HNSW: candidates held on to; IVF: lists looked through).
+Memory is what such a process has for itself alone at most, pages of mapped files not counted. Every round times all of
+them in turn; figures are medians. The installed size of a library counts what it brings besides what poolembed needs
+anyway. DIR, or where temporary files go, takes 12 GB for a million; faiss needs 8 GB of memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import importlib.metadata
+import multiprocessing
+import os
+import re
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
-import usearch
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.files.npy import npy_header
-from poolembed.search.collection import Collection, open_collection
-from poolembed.search.exact import ExactSearch, Searcher
-from poolembed.search.index import Index, open_index
-from poolembed.search.index.graph import BUILDING_WIDTH, CONNECTIVITY
-from poolembed.search.index.measuring import WIDTHS
-from tests.benchmarks.common import POOLEMBED, Table, machine, middle, report, say
+from tests.benchmarks.common import Table, cores, machine, middle, report, say
+from tests.benchmarks.index_contenders import BLOCK, CONTENDERS, Exact, K, Search, Vectors
 
-K = 10
 MANY = 256
-QUERIES = 1000
-BLOCK = 8192
+ALONE = 200
 ENOUGH = 0.95
 MB = 1e6
-EXACT = "poolembed, exact"
-
-Vectors = NDArray[np.float32]
 
 
 class Drawn:
@@ -75,6 +73,12 @@ class Drawn:
     def draw(self, rows: int, seed: int) -> Vectors:
         return np.concatenate(list(self.blocks(rows, seed)))
 
+    def write(self, path: Path, rows: int) -> None:
+        with path.open("wb") as file:
+            file.write(npy_header((rows, self.real.shape[1]), np.dtype("<f4")))
+            for block in self.blocks(rows, seed=0):
+                file.write(block.astype("<f4").tobytes())
+
 
 def likeness(drawn: Drawn) -> tuple[Table, dict[str, Any]]:
     """How drawn vectors and real ones lie, as many of each."""
@@ -95,169 +99,209 @@ def likeness(drawn: Drawn) -> tuple[Table, dict[str, Any]]:
     return table, data
 
 
-def write_matrix(path: Path, drawn: Drawn, rows: int) -> None:
-    with path.open("wb") as file:
-        file.write(npy_header((rows, drawn.real.shape[1]), np.dtype("<f4")))
-        for block in drawn.blocks(rows, seed=0):
-            file.write(block.astype("<f4").tobytes())
+@dataclass
+class Done:
+    """What a process answers.
+
+    Attributes:
+        seconds: that it took.
+        cpu: seconds that its threads computed.
+        memory: the most MB so far that are its own.
+        rows: ``(Q, K)``, of a search.
+    """
+
+    seconds: float
+    cpu: float
+    memory: float
+    rows: Any
 
 
-def build(source: Path, output: Path) -> tuple[float, float]:
-    """Seconds that ``poolembed index`` takes, and the most memory, in MB, that is its own and no file's."""
-    began = time.perf_counter()
-    process = subprocess.Popen([POOLEMBED, "index", str(source), "-o", str(output)])
-    most = 0.0
-    while process.poll() is None:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            most = max(most, float(status.partition("RssAnon:")[2].split()[0]) * 1024 / MB)
-        except (OSError, IndexError):  # it has just ended, or this is not Linux
-            pass
+def serve(end: Connection, number: int, matrix: Path, place: Path) -> None:
+    """Do in a process what is asked, until None is."""
+    contender = CONTENDERS[number]()
+    search: Search | None = None
+    most = [0.0]
+    threading.Thread(target=_watch, args=(most,), daemon=True).start()
+    while (asked := end.recv()) is not None:
+        began, used = time.perf_counter(), time.process_time()
+        rows = None
+        if asked == "build":
+            contender.build(matrix, place)
+        elif asked == "open":
+            search = contender.open(matrix, place)
+        elif search is not None:
+            queries, effort, at_once = asked
+            calls = [queries[first : first + at_once] for first in range(0, len(queries), at_once)]
+            rows = np.concatenate([search(call, effort) for call in calls])
+        end.send(Done(time.perf_counter() - began, time.process_time() - used, most[0], rows))
+
+
+def _watch(most: list[float]) -> None:
+    """Keep the most memory that this process has had for itself, in MB."""
+    while True:
+        told = re.search(r"RssAnon:\s*(\d+)", Path("/proc/self/status").read_text())
+        most[0] = max(most[0], int(told.group(1)) * 1024 / MB if told else 0)
         time.sleep(0.05)
-    if process.returncode:
-        raise SystemExit(f"poolembed index failed with exit code {process.returncode}")
-    return time.perf_counter() - began, most
+
+
+class Worker:
+    """A contender in a process of its own, on so many cores."""
+
+    def __init__(self, number: int, matrix: Path, place: Path, on: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._end, other = context.Pipe()
+        all_cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(all_cores)[:on])  # which the process and its threads inherit
+        self._process = context.Process(target=serve, args=(other, number, matrix, place), daemon=True)
+        self._process.start()
+        os.sched_setaffinity(0, all_cores)
+        other.close()
+
+    def ask(self, what: object) -> Done:
+        self._end.send(what)
+        done: Done = self._end.recv()
+        return done
+
+    def end(self) -> None:
+        self._end.send(None)
+        self._process.join()
 
 
 @dataclass
-class Contender:
-    """A way to search: queries to rows, and how many queries to time one at a time."""
+class Row:
+    """A line of the second table: a contender at one effort."""
 
-    rows: Callable[[Vectors], NDArray[np.int64]]
+    name: str
+    workers: Sequence[Worker]
+    effort: int
+    recall: float
     alone: int
-
-
-def of_ours(searcher: Searcher) -> Contender:
-    return Contender(lambda queries: searcher.nearest(queries, K).rows, 10)
-
-
-def of_index(index: Index, width: int) -> Contender:
-    def rows(queries: Vectors) -> NDArray[np.int64]:
-        index.width = width
-        return index.nearest(queries, K).rows
-
-    return Contender(rows, 500)
-
-
-def of_faiss(index: Any, width: int | None = None) -> Contender:
-    def rows(queries: Vectors) -> NDArray[np.int64]:
-        if width is not None:
-            index.hnsw.efSearch = width
-        found: NDArray[np.int64] = index.search(queries, K)[1]
-        return found
-
-    return Contender(rows, 10 if width is None else 500)
 
 
 def share(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
     return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), exact.tolist(), strict=True)]))
 
 
-def wide_enough(make: Callable[[int], Contender], queries: Vectors, exact: NDArray[np.int64]) -> int:
-    """How wide it has to look for a recall that is `ENOUGH`, or may."""
-    for width in WIDTHS:
-        recall = share(make(width).rows(queries), exact)
-        say(f"width {width}: recall {recall:.4f}")
-        if recall >= ENOUGH:
-            break
-    return width
+def on_disk(place: Path) -> float:
+    files = [place] if place.is_file() else place.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file()) / MB
 
 
-def per_second(contender: Contender, queries: Vectors, at_once: int) -> float:
-    """Queries per second, so many in a call."""
-    calls = [queries[first : first + at_once] for first in range(0, len(queries), at_once)]
-    began = time.perf_counter()
-    for call in calls:
-        contender.rows(call)
-    return len(queries) / (time.perf_counter() - began)
+def installed(package: str) -> float:
+    """MB of a package and of what it brings that poolembed does not need anyway."""
+    brought = _needs(package) - _needs("poolembed")
+    return (
+        sum(
+            Path(str(file.locate())).stat().st_size
+            for name in brought
+            for file in importlib.metadata.files(name) or []
+            if Path(str(file.locate())).is_file()
+        )
+        / MB
+    )
 
 
-def timed(
-    contenders: dict[str, Contender], queries: Vectors, exact: NDArray[np.int64], repeats: int
-) -> tuple[Table, dict[str, Any]]:
-    """Queries per second of each, one at a time and many at once; every round times all of them."""
-    speeds: dict[str, dict[str, Any]] = {
-        name: {"recall": share(contender.rows(queries), exact), "one": [], "many": []}
-        for name, contender in contenders.items()
-    }
-    for number in range(repeats):
-        for name, contender in contenders.items():
-            speeds[name]["one"].append(per_second(contender, queries[: contender.alone], 1))
-            speeds[name]["many"].append(per_second(contender, queries[: 2 * MANY], MANY))
-        say(f"round {number + 1} of {repeats}")
-    table = Table("Queries per second", ["", f"recall@{K}", "one at a time", "x exact", f"{MANY} at once", "x exact"])
-    base = speeds[EXACT]
-    for name, each in speeds.items():
-        cells = [f"{each['recall']:.3f}"]
-        for how in ("one", "many"):
-            ratio = each[f"{how}, x exact"] = middle(a / b for a, b in zip(each[how], base[how], strict=True))
-            cells += [f"{middle(each[how]):,.0f}", f"{ratio:.1f}"]
-        table.add(name, *cells)
-    return table, speeds
+def _needs(package: str) -> set[str]:
+    found: set[str] = set()
+    left = [package]
+    while left:
+        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # needed elsewhere, not here
+        if name not in found:
+            found.add(name)
+            left += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+    return found
 
 
-def build_faiss(collection: Collection) -> tuple[Any, Any, float]:
-    """faiss's flat index, its HNSW with the parameters of ours, and the seconds that the latter takes."""
-    flat = faiss.IndexFlatIP(collection.size)
-    graph = faiss.IndexHNSWFlat(collection.size, CONNECTIVITY, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = BUILDING_WIDTH
-    seconds = 0.0
-    for first, block in collection.blocks(1 << 16):
-        flat.add(block)
-        began = time.perf_counter()
-        graph.add(block)
-        seconds += time.perf_counter() - began
-        say(f"faiss: {first + len(block):,}")
-    return flat, graph, seconds
+def compare(folder: Path, queries: Vectors, repeats: int) -> tuple[list[Table], dict[str, Any]]:
+    """Build and search with every contender."""
+    matrix = folder / "matrix.npy"
+    building = Table("Building", ["", "s", "CPU s", "memory, MB", "on disk, MB", "library installed, MB"])
+    builds: dict[str, Any] = {}
+    rows: list[Row] = []
+    memory: dict[str, float] = {}
+    exact: Any = None
+    for number, contender in enumerate(CONTENDERS):
+        place = folder / f"{number}.lance"
+        if contender.package is not None:
+            worker = Worker(number, matrix, place, cores())
+            done = worker.ask("build")
+            worker.end()
+            sizes = on_disk(place), installed(contender.package)
+            figures = builds[contender.name] = [done.seconds, done.cpu, done.memory, *sizes]
+            building.add(contender.name, *(f"{figure:,.0f}" for figure in figures))
+            say(f"{contender.name}: built in {done.seconds:.0f} s, {done.cpu:.0f} s of computing")
+        workers = [Worker(number, matrix, place, on) for on in (1, cores())]
+        for worker in workers:
+            worker.ask("open")
+        for effort in contender.efforts:
+            found = workers[1].ask((queries, effort, MANY)).rows
+            exact = found if exact is None else exact
+            recall = share(found, exact)
+            say(f"{contender.name}, effort {effort}: recall {recall:.4f}")
+            if recall >= ENOUGH or effort == contender.efforts[-1]:
+                rows.append(Row(contender.name, workers, effort, recall, 4 if contender is Exact else ALONE))
+            if recall >= ENOUGH:
+                break
+    speeds: dict[tuple[str, int], list[list[float]]] = {(row.name, row.effort): [[], [], [], []] for row in rows}
+    for turn in range(repeats):
+        for row in rows:
+            places = iter(speeds[row.name, row.effort])
+            for worker in row.workers:
+                for some, at_once in ((queries[: row.alone], 1), (queries[:MANY], MANY)):
+                    done = worker.ask((some, row.effort, at_once))
+                    memory[row.name] = done.memory
+                    next(places).append(len(some) / (done.cpu if worker is row.workers[0] else done.seconds))
+        say(f"round {turn + 1} of {repeats}")
+    one, every = "one core", f"{cores()} cores"
+    table = Table(
+        "Queries per second",
+        ["", f"recall@{K}", f"{one}: 1", f"{MANY} at once", f"{every}: 1", f"{MANY} at once", "memory, MB"],
+    )
+    for row in rows:
+        at = f", effort {row.effort}" if row.effort else ""
+        figures = [middle(each) for each in speeds[row.name, row.effort]]
+        table.add(
+            row.name + at,
+            f"{row.recall:.3f}",
+            *(f"{figure:,.0f}" for figure in figures),
+            f"{memory[row.name]:,.0f}",
+        )
+    for worker in {worker for row in rows for worker in row.workers}:
+        worker.end()
+    data = {f"{name}, {effort}": figures for (name, effort), figures in speeds.items()}
+    return [building, table], {"builds": builds, "speeds": data, "memory": memory}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("real", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
-    about = machine() | {"usearch": usearch.__version__, "faiss-cpu": faiss.__version__}
+    about = machine()
+    for package in ("usearch", "pylance", "faiss-cpu"):
+        about[package] = importlib.metadata.version(package)
     drawn = Drawn(options.real)
     about["drawn from"] = f"{len(drawn.real):,} seconds of {drawn.songs} songs"
     like, likenesses = likeness(drawn)
-    building = Table("Building", ["", "s", "memory, MB", "file, MB"])
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        source, place = Path(name) / "matrix.npy", Path(name) / "music.index"
-        fewer = max(BLOCK, options.rows * 99 // 100 // BLOCK * BLOCK)
-        builds = {}
-        for what, rows in (("poolembed index", fewer), ("again after 1 % more vectors", options.rows)):
-            write_matrix(source, drawn, rows)
-            seconds, memory = builds[what] = build(source, place)
-            building.add(what, f"{seconds:.0f}", f"{memory:.0f}", f"{place.stat().st_size / MB:.0f}")
-        collection = open_collection(source)
-        queries = drawn.draw(QUERIES, seed=1)
-        exact = ExactSearch(collection)
-        rows_of_exact = exact.nearest(queries, K).rows
-        began = time.perf_counter()
-        index = open_index(str(place))
-        opening = time.perf_counter() - began
-        chosen = index.width
-        flat, graph, seconds = build_faiss(collection)
-        building.add("faiss-cpu IndexHNSWFlat", f"{seconds:.0f}", "", "")
-        ours = wide_enough(lambda width: of_index(index, width), queries, rows_of_exact)
-        theirs = wide_enough(lambda width: of_faiss(graph, width), queries, rows_of_exact)
-        contenders = {
-            EXACT: of_ours(exact),
-            "faiss-cpu IndexFlatIP": of_faiss(flat),
-            f"poolembed, index as built, width {chosen}": of_index(index, chosen),
-            f"poolembed, index, width {ours}": of_index(index, ours),
-            f"faiss-cpu IndexHNSWFlat, width {theirs}": of_faiss(graph, theirs),
-        }
-        speed, speeds = timed(contenders, queries, rows_of_exact, options.repeats)
+        drawn.write(Path(name) / "matrix.npy", options.rows)
+        tables, data = compare(Path(name), drawn.draw(2 * MANY, seed=1), options.repeats)
+    whole = options.rows == 1_000_000
+    command = "index real" if whole else f"index real --rows {options.rows}"
+    heading = f"Approximate search: top {K} over {options.rows:,} x {drawn.real.shape[1]}"
     report(
-        "index",
-        f"Index: top {K} over {options.rows:,} x {collection.size}",
-        "index real",
+        "index" if whole else f"index_{options.rows}",
+        heading,
+        command,
         about,
-        [like, building, f"Opening the index takes {1000 * opening:.0f} ms.", speed],
-        {"likeness": likenesses, "builds": builds, "faiss build": seconds, "opening": opening, "speeds": speeds},
+        [like, *tables],
+        {"likeness": likenesses, **data},
     )
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.map.layout import Layout, lay_out
 from poolembed.map.page import render
 from poolembed.map.songs import Folder, Songs
 from poolembed.search.collection import Collection
-from poolembed.search.layout import Layout, lay_out
 from tests.benchmarks.common import Table, machine, middle, report, say
 from tests.map.chromium import Page, browsing, find_chromium
 

@@ -1,4 +1,4 @@
-"""A table of a million songs: pushed, pushed again, indexed and searched, with the memory that each takes.
+"""A table of a million songs: pushed, pushed again and searched, with the memory that each takes.
 
 python -m tests.benchmarks.push [--rows 1000000] [--size 512] [--folder DIR]
 
@@ -82,8 +82,6 @@ def benchmark(folder: Path, rows: int, size: int) -> tuple[Table, dict[str, Any]
         f"push with {NEW:,} new songs": push_after,
         f"{QUERIES} queries, the matrix": [*search, after],
         f"{QUERIES} queries, the table": [*search, table],
-        "push --index": [*push_after, "--index"],
-        f"{QUERIES} queries, the table and its index": [*search, table],
     }
     shown = Table(f"{rows:,} x {size} float32, {before.stat().st_size / MB:,.0f} MB", ["what", "s", "x copy", "MB"])
     data: dict[str, Any] = {}
@@ -111,10 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         table, data = benchmark(Path(folder), arguments.rows, arguments.size)
         on_disk = sum(file.stat().st_size for file in (Path(folder) / "songs.lance").rglob("*") if file.is_file())
-    recall = data["push --index"]["counts"]["recall_at_10"]
-    remark = (
-        f"The table with its index takes {on_disk / MB:,.0f} MB on the disk; recall@10 of the index is {recall:.3f}."
-    )
+    remark = f"The table takes {on_disk / MB:,.0f} MB on the disk."
     report("push", "A table of songs", "push", about, [table, remark], {"steps": data, "table_mb": on_disk / MB})
 
 

@@ -3,7 +3,7 @@
 python -m tests.benchmarks.training LABELS [--epochs 3] [--rounds 3] [--batch-size 32]
 
 LABELS is a folder or table of labelled clips, as `poolembed train` takes it. Once its clips are cached, three loops run
-in turn, several rounds of them, all through `poolembed.train.loop.fit` with the model base: on the clips, on random
+in turn, several rounds of them, all through `poolembed.train.trainer.fit` with the model base: on the clips, on random
 tensors of the same shape, and on the stored features of a frozen encoder.
 """
 
@@ -11,67 +11,49 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from poolembed.progress import silent
 from poolembed.train.config import AugmentConfig, TrainConfig
-from poolembed.train.data import load_data
-from poolembed.train.loop import EpochRecord, Feed, Item, Items, Plan, fit
+from poolembed.train.dataset import load_dataset
+from poolembed.train.loading import Loader
+from poolembed.train.module import Inputs
 from poolembed.train.processes import Processes
 from poolembed.train.run import Run
+from poolembed.train.sampling import Prefetcher
 from poolembed.train.start import start_model
+from poolembed.train.trainer import Batches, EpochRecord, Plan, fit
 from tests.benchmarks.common import Table, machine, middle, report, say
 
 
-@dataclass
-class Same:
-    """One item, again and again: what a loop could do at best."""
-
-    item: Item
-    count: int
-    waited: float = 0.0
-
-    def __iter__(self) -> Iterator[Item]:
-        for _ in range(self.count):
-            yield self.item
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass
 class InMemory:
-    """A feed of one random batch like another feed's."""
+    """One random batch like another loader's, again and again: what a loop could do at best."""
 
-    item: Item
-    steps_per_epoch: int
+    def __init__(self, loader: Loader) -> None:
+        self.steps_per_epoch = loader.steps_per_epoch
+        with loader.prefetch(0, 1) as batches:
+            like = loader.inputs(next(batches), 0)
+        assert isinstance(like.features, torch.Tensor)
+        self._inputs = Inputs(torch.randn_like(like.features), like.frames, like.clips)
 
-    def items(self, first: int, last: int) -> Items:
-        return Same(self.item, last - first)
+    def prefetch(self, first: int, last: int) -> Prefetcher[int]:
+        return Prefetcher(lambda step: step, range(first, last))
 
-
-def like(feed: Feed) -> InMemory:
-    """Random tensors in the shapes of a feed's first step."""
-    items = feed.items(0, 1)
-    item = next(iter(items))
-    items.close()
-    assert isinstance(item.inputs, torch.Tensor)
-    return InMemory(Item(torch.randn_like(item.inputs), item.frames, item.clips, None), feed.steps_per_epoch)
+    def inputs(self, batch: int, step: int) -> Inputs:
+        return self._inputs
 
 
-def loop(run: Run, feed: Feed, config: TrainConfig) -> list[EpochRecord]:
+def loop(run: Run, loader: Batches, config: TrainConfig) -> list[EpochRecord]:
     """The epochs of a run without validation."""
     events: list[Plan | EpochRecord] = []
     fit(
-        run.learner,
-        feed,
+        run.module,
+        loader,
         lambda _: {"none": 0.0},
         config,
-        names=list(run.lesson.terms),
+        names=run.objectives.parts,
         metric="none",
         pooling_lr=1.0,
         identity="",
@@ -106,22 +88,22 @@ def main() -> None:
         runs = []
         for each in (config, frozen):
             network = start_model(each)
-            data = load_data(each, network, silent, where)
+            data = load_dataset(each, network, silent, where)
             assert data is not None
             runs.append(Run(each, network, data, where))
         live, still = runs
         say("encoding once")
         assert still.encode(silent, None)
-        feeds: dict[str, tuple[Run, Feed]] = {
-            "clips": (live, live.feed()),
-            "random tensors": (live, like(live.feed())),
-            "frozen": (still, still.feed()),
+        loaders: dict[str, tuple[Run, Batches]] = {
+            "clips": (live, live.loader()),
+            "random tensors": (live, InMemory(live.loader())),
+            "frozen": (still, still.loader()),
         }
-        seen: dict[str, list[EpochRecord]] = {name: [] for name in feeds}
+        seen: dict[str, list[EpochRecord]] = {name: [] for name in loaders}
         for number in range(arguments.rounds):
-            for name, (run, feed) in feeds.items():
+            for name, (run, loader) in loaders.items():
                 say(f"round {number + 1}: {name}")
-                seen[name] += loop(run, feed, config)[1:]  # the first epoch warms up
+                seen[name] += loop(run, loader, config)[1:]  # the first epoch warms up
     table = Table(
         "Training, once the clips are cached",
         ["what", "clips a second", "of random tensors", "waiting for data"],

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.cli import main
+from poolembed.cli import main, stopping
+from poolembed.cli.stopping import Stop
 from tests.conftest import RATE, noise
 from tests.waiting import PATIENCE
 
@@ -110,6 +113,27 @@ def cli(environment: None, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.
         return Result(code, captured.out, captured.err.decode("utf-8", "replace"))
 
     return run
+
+
+Send = Callable[[int], None]
+
+
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch) -> Send:
+    """Sends this process a signal and waits until the command that runs in it, in whichever thread, has heard it."""
+    stops: list[Stop] = []
+
+    class Known(Stop):
+        def __init__(self) -> None:
+            super().__init__()
+            stops.append(self)
+
+    def send(number: int) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        assert stops[-1].wait(PATIENCE)
+
+    monkeypatch.setattr(stopping, "Stop", Known)
+    return send
 
 
 SCRIPT = shutil.which("poolembed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")

@@ -1,4 +1,4 @@
-"""Runs of the command line that wait at a place of their work until told to go on.
+"""Runs of the command line that come to a song and stay there.
 
 So what a test does to them falls where it should, however fast or slow the machine is.
 """
@@ -13,51 +13,26 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
-GO = "go on"
-"""The file, in the run's working directory, that lets it go on."""
-
-_CODE = f"""
-import sys, time
-from pathlib import Path
+_CODE = """
+import sys, threading
 from poolembed.cli import main
-
-def wait():
-    while not Path({GO!r}).exists():
-        time.sleep(0.01)
-"""
-
-_SONG = """
 from poolembed.embed.engine import Engine
 
 def each(sources):
     for number, source in enumerate(sources):
         if number >= AFTER:
-            wait()
+            threading.Event().wait()
         yield source
 
 run = Engine.run
 Engine.run = lambda self, sources, *rest, **options: run(self, each(sources), *rest, **options)
+sys.exit(main())
 """
 
-_EPOCH = """
-from poolembed.train.directory import Recording
 
-def told(self, event):
-    if getattr(event, "epoch", 0) > AFTER:
-        wait()
-    return keep(self, event)
-
-keep = Recording.__call__
-Recording.__call__ = told
-"""
-
-_PLACES = {"song": _SONG, "epoch": _EPOCH}
-
-
-def held(place: str, after: int, *arguments: str | Path) -> list[str]:
-    """A command line that runs until it has begun so many songs or ended so many epochs, and there waits for `GO`."""
-    code = f"{_CODE}AFTER = {after}\n{_PLACES[place]}\nsys.exit(main())"
-    return [sys.executable, "-c", code, *(os.fspath(argument) for argument in arguments)]
+def held(after: int, *arguments: str | Path) -> list[str]:
+    """A command line that runs until it has begun so many songs, and there waits for ever."""
+    return [sys.executable, "-c", _CODE.replace("AFTER", str(after)), *(os.fspath(argument) for argument in arguments)]
 
 
 @contextmanager

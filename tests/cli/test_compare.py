@@ -50,9 +50,10 @@ def test_json_is_study_json(cli: Cli, data: Path) -> None:
     ("arguments", "said"),
     [
         (["--poolings", "mean,men"], "no such pooling: men"),
-        (["--lr", "0"], "--lr must be above 0"),
-        (["--seconds", "-1"], "--seconds must be above 0"),
+        (["--lr", "0"], "--lr = 0.0 must be a number > 0"),
+        (["--seconds", "-1"], "--seconds = -1.0 must be a number > 0"),
         (["--init", "base", "--width", "4"], "--width is of the small encoder"),
+        (["--set", "batchsize=4"], "--set batchsize is not known"),
         (["--objective", "supcon", "--pool", "predictions"], "no predictions to pool"),
     ],
 )

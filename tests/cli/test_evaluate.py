@@ -55,6 +55,16 @@ def absolute(clips: Path) -> Rows:
     return [{**row, "path": str(clips / row["path"])} for row in read(clips / "labels.csv")]
 
 
+_SAID: dict[tuple[str, ...], Any] = {}
+
+
+def of_toy(cli: Cli, clips: Path, *options: str) -> Any:
+    """What ``evaluate toy`` says of the clips as JSON, which is the same for every test and so asked once."""
+    if options not in _SAID:
+        _SAID[options] = cli("evaluate", "toy", clips / "labels.csv", "--json", *options).json
+    return _SAID[options]
+
+
 def save_matrix(cli: Cli, clips: Path) -> None:
     """``x.npy`` and ``paths.txt``, in another order than the table's."""
     assert cli("embed", clips, "-o", "matrix", "--format", "matrix").code == 0
@@ -76,7 +86,7 @@ class TestForms:
         assert not any("trained on" in note for note in done.json["notes"])
 
     def test_a_model_beside_its_floors(self, cli: Cli, clips: Path) -> None:
-        done = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json")
+        done = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--json")
         assert done.code == 0, done.err
         found = done.json
         assert found["labels"] == ["high", "low", "middle"]
@@ -99,7 +109,7 @@ class TestForms:
 
     def test_a_folder_and_a_table_and_made_folds(self, cli: Cli, clips: Path) -> None:
         folder = cli("evaluate", "toy", clips, "--json").json
-        table = cli("evaluate", "toy", clips / "labels.csv", "--json").json
+        table = of_toy(cli, clips)
         assert folder["folds"] == table["folds"]
         assert folder["folds"]["column"] is None
         assert len(folder["folds"]["names"]) == 5
@@ -107,14 +117,14 @@ class TestForms:
             for kind in ("knn", "linear", "retrieval"):
                 for name, score in one[kind].items():
                     assert two[kind][name] == pytest.approx(score)
-        assert any("--folds fold" in note for note in table["notes"])
+        assert any("--fold-column fold" in note for note in table["notes"])
 
     @pytest.mark.parametrize("format", ["npy", "matrix", "parquet", "jsonl"])
     def test_vectors_score_as_the_model_does(self, cli: Cli, clips: Path, format: str) -> None:
         labels = clips / "labels.csv"
-        model = cli("evaluate", "toy", labels, "--folds", "fold", "--json", "--per-class").json
+        model = of_toy(cli, clips, "--fold-column", "fold", "--per-class")
         assert cli("embed", clips, "-o", "out", "--format", format).code == 0
-        done = cli("evaluate", "--embeddings", "out", labels, "--folds", "fold", "--json", "--per-class")
+        done = cli("evaluate", "--embeddings", "out", labels, "--fold-column", "fold", "--json", "--per-class")
         assert done.code == 0, done.err
         found = done.json["systems"][0]
         assert (found.pop("name"), found.pop("kind")) == ("out", "vectors")
@@ -134,7 +144,7 @@ class TestForms:
     def test_a_bare_matrix_scores_the_same(self, cli: Cli, clips: Path) -> None:
         save_matrix(cli, clips)
         labels = clips / "labels.csv"
-        model = cli("evaluate", "toy", labels, "--json").json["systems"][0]
+        model = of_toy(cli, clips)["systems"][0]
         found = cli("evaluate", "--embeddings", "x.npy", "--paths", "paths.txt", labels, "--json").json["systems"][0]
         for kind in ("knn", "linear", "retrieval", "queries"):
             assert found[kind] == model[kind]
@@ -152,7 +162,7 @@ class TestForms:
         rows = absolute(clips)
         for number, row in enumerate(rows):
             row["label"] += ";odd" if number % 2 else ""
-        done = cli("evaluate", "toy", write(Path("t.csv"), rows), "--folds", "fold", "--json", "--per-class")
+        done = cli("evaluate", "toy", write(Path("t.csv"), rows), "--fold-column", "fold", "--json", "--per-class")
         assert done.code == 0, done.err
         assert done.json["multi_label"]
         model = done.json["systems"][0]
@@ -163,11 +173,11 @@ class TestForms:
     def test_other_columns(self, cli: Cli, clips: Path) -> None:
         rows = [{"path": row["path"], "pitch": row["label"], "year": row["fold"]} for row in absolute(clips)]
         write(Path("t.csv"), rows)
-        options = ("--column", "pitch", "--folds", "year", "--json")
+        options = ("--label-column", "pitch", "--fold-column", "year", "--json")
         done = cli("evaluate", "toy", "t.csv", *options)
         assert done.code == 0, done.err
         assert (done.json["column"], done.json["folds"]["column"]) == ("pitch", "year")
-        plain = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json
+        plain = of_toy(cli, clips, "--fold-column", "fold")
         assert done.json["systems"] == plain["systems"]
 
     def test_stretches_of_one_file(self, cli: Cli, clips: Path) -> None:
@@ -182,9 +192,9 @@ class TestForms:
             whole.append(samples)
             start = end
         soundfile.write("long.wav", np.concatenate(whole), RATE, subtype="FLOAT")
-        cut = cli("evaluate", "toy", write(Path("t.csv"), rows), "--folds", "fold", "--json")
+        cut = cli("evaluate", "toy", write(Path("t.csv"), rows), "--fold-column", "fold", "--json")
         assert cut.code == 0, cut.err
-        files = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json
+        files = of_toy(cli, clips, "--fold-column", "fold")
         values = [
             [{name: score["value"] for name, score in each[kind].items()} for kind in ("knn", "linear")]
             for each in (cut.json["systems"][0], files["systems"][0])
@@ -195,10 +205,10 @@ class TestForms:
         assert any("only 1 group" in note for note in cut.json["notes"])
 
     def test_tables(self, cli: Cli, clips: Path) -> None:
-        done = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--per-class")
+        done = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--per-class")
         assert done.code == 0
         out = done.out.decode()
-        numbers = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json["systems"]
+        numbers = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--json").json["systems"]
         assert "18 clips, 3 labels, 3 folds (column fold), 18 groups" in out.splitlines()[0]
         assert [name in out.splitlines()[1] for name in ("toy", "untrained", "mel mean+std")] == [True] * 3
         for line, kind, name in (
@@ -223,21 +233,21 @@ class TestBadInput:
             {"path": str(Path("broken.mp3").resolve()), "label": "low", "fold": "1"},
             {"path": "gone.wav", "label": "high", "fold": "2"},
         ]
-        done = cli("evaluate", "toy", write(Path("t.csv"), absolute(clips) + extra), "--folds", "fold", "--json")
+        done = cli("evaluate", "toy", write(Path("t.csv"), absolute(clips) + extra), "--fold-column", "fold", "--json")
         assert done.code == 3
         assert {Path(failure["key"]).name for failure in done.json["failures"]} == {"broken.mp3", "gone.wav"}
         for name in ("broken.mp3", "gone.wav"):
             assert name in done.err
-        plain = cli("evaluate", "toy", clips / "labels.csv", "--folds", "fold", "--json").json
+        plain = of_toy(cli, clips, "--fold-column", "fold")
         assert done.json["systems"] == plain["systems"]
-        shown = cli("evaluate", "toy", "t.csv", "--folds", "fold")
+        shown = cli("evaluate", "toy", "t.csv", "--fold-column", "fold")
         assert shown.code == 3
         assert b"18 clips" in shown.out
 
     def test_rows_without_a_label_are_named(self, cli: Cli, clips: Path) -> None:
         rows = absolute(clips)
         rows[0]["label"] = ""
-        done = cli("evaluate", "toy", write(Path("t.csv"), rows), "--folds", "fold", "--json")
+        done = cli("evaluate", "toy", write(Path("t.csv"), rows), "--fold-column", "fold", "--json")
         assert done.code == 0
         assert done.json["clips"] == 17
         assert [each["key"] for each in done.json["dropped"]] == [rows[0]["path"]]
@@ -247,7 +257,7 @@ class TestBadInput:
         Path("copy.wav").write_bytes((clips / "low" / "0.wav").read_bytes())
         rows = [*absolute(clips), {"path": "copy.wav", "label": "low", "fold": "3"}]
         write(Path("t.csv"), rows)
-        done = cli("evaluate", "toy", "t.csv", "--folds", "fold")
+        done = cli("evaluate", "toy", "t.csv", "--fold-column", "fold")
         assert "2 clips have a copy (the same vector) in another fold" in done.err
         made = cli("evaluate", "toy", "t.csv", "--json").json
         assert made["groups"] == 18  # the copies are one
@@ -256,10 +266,10 @@ class TestBadInput:
         ("labels", "options", "words"),
         [
             ([{"label": "one"}], [], ["only the label 'one'", "t.csv"]),
-            ([{"fold": "1"}], ["--folds", "fold"], ["only the fold '1'"]),
-            ([{"fold": "1"}, {"fold": ""}], ["--folds", "fold"], ["no fold", "column 'fold'", "--folds"]),
-            ([], ["--folds", "years"], ["years", "t.csv"]),
-            ([], ["--column", "genre"], ["genre", "t.csv"]),
+            ([{"fold": "1"}], ["--fold-column", "fold"], ["only the fold '1'"]),
+            ([{"fold": "1"}, {"fold": ""}], ["--fold-column", "fold"], ["no fold", "column 'fold'", "--fold-column"]),
+            ([], ["--fold-column", "years"], ["years", "t.csv"]),
+            ([], ["--label-column", "genre"], ["genre", "t.csv"]),
         ],
     )
     def test_labels_that_cannot_be_scored(

@@ -13,8 +13,9 @@ import soundfile
 import torch
 
 from poolembed.bundle import load_bundle
-from poolembed.nn.head import HeadConfig, build_head
-from poolembed.predict import load_predictor
+from poolembed.embed.predict import load_predictor
+from poolembed.nn.config import HeadConfig
+from poolembed.nn.head import build_head
 from tests.cli.conftest import BAD, GOOD, Cli
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_heads
 
@@ -192,9 +193,3 @@ def test_wrong_use(cli: Cli, songs: Path, both: Path, arguments: list[str], word
     done = cli("predict", *[str(songs / "a.wav") if word == "SONG" else word for word in arguments], "-m", both)
     assert (done.code, done.out) == (2, b"")
     assert words in done.err
-
-
-def test_the_script(script: Cli, songs: Path, one: Path) -> None:
-    done = script("predict", songs / "a.wav", "-m", one)
-    assert (done.code, done.err) == (0, "")
-    assert rows(done)[0][0] == str(songs / "a.wav")

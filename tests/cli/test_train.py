@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
-import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -18,19 +17,28 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import poolembed.train.run
 from poolembed.bundle import load_bundle
 from poolembed.cli.app import app
-from poolembed.cli.settings import AUGMENT, NOT_SETTINGS, OBJECTIVE, resolve
-from poolembed.cli.train import train
+from poolembed.cli.settings import resolve
 from poolembed.errors import UsageError
-from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
+from poolembed.train import run as run_module
+from poolembed.train.config import (
+    AUGMENT,
+    CLIPS,
+    LEARNING,
+    LOOP,
+    MACHINE,
+    MODEL,
+    AugmentConfig,
+    ObjectiveConfig,
+    TrainConfig,
+)
 from poolembed.train.configfile import RUN, as_config, read_config, write_config
+from poolembed.train.directory import Recording
 from poolembed.train.run import Trained
-from tests.cli.conftest import Cli, Result
-from tests.cli.held import GO, held, running
+from poolembed.train.trainer import EpochRecord
+from tests.cli.conftest import Cli, Send
 from tests.train.runs import write_clips
-from tests.waiting import PATIENCE, wait_for_line, wait_until
 
 DEFAULTS = TrainConfig(data="clips", output="mymodel")
 
@@ -53,7 +61,7 @@ def resolved(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainCo
         taken.append(config)
         return Trained(Path(config.output), {}, {}, finished=False)
 
-    monkeypatch.setattr(poolembed.train.run, "train", pretend)
+    monkeypatch.setattr(run_module, "train", pretend)
 
     def run(*arguments: str | Path) -> TrainConfig:
         done = cli("train", *arguments, "-q")
@@ -64,36 +72,56 @@ def resolved(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainCo
 
 
 class TestOptions:
-    """The command line knows every key of the configuration, and its defaults, without importing it."""
+    """What the command line offers is what the configuration states."""
 
-    def test_there_is_one_for_every_key(self) -> None:
-        plain = set(parameters()) - NOT_SETTINGS - {"help"}
-        assert plain == set(fields(TrainConfig)) - {"model", "objectives", "augment"}
-        assert set(AUGMENT.values()) == set(fields(AugmentConfig))
-        named = {key for key, _ in OBJECTIVE.values()}
-        assert named == set(fields(ObjectiveConfig)) - {"kind", "weight", "targets"}
-        assert {"objective", "targets", *AUGMENT, *OBJECTIVE} <= set(parameters())
+    def test_types_bounds_and_defaults_are_those_of_the_configuration(self) -> None:
+        shown = {name: parameters()[name].show_default for name in ("epochs", "lr", "freeze", "balance", "gain", "p")}
+        assert shown == {
+            "epochs": "30", "lr": "0.001", "freeze": "none", "balance": "balance", "gain": "0.0", "p": "3.0",
+        }  # fmt: skip
+        assert parameters()["targets"].show_default is False
+        assert [parameters()[name].metavar for name in ("init", "patience", "objective")] == [
+            "MODEL", "EPOCHS", "NAME[:WEIGHT]",
+        ]  # fmt: skip
 
-    def test_the_defaults_shown_are_those(self) -> None:
-        shown = {}
-        for config, names in (
-            (DEFAULTS, {name: name for name in fields(TrainConfig)}),
-            (DEFAULTS.augment, AUGMENT),
-            (DEFAULTS.objectives[0], {name: key for name, (key, _) in OBJECTIVE.items()}),
-        ):
-            for name, key in names.items():
-                default = getattr(config, key)
-                if name in parameters() and name not in ("data", "balance", "nested") and default is not None:
-                    shown[name] = (parameters()[name].show_default, str(default))
-        assert len(shown) > 20
-        assert [name for name, (said, default) in shown.items() if said != default] == []
+    def test_they_are_listed_under_headings(self, cli: Cli) -> None:
+        text = cli("train", "--help").out.decode()
+        places = [
+            text.index(f"\n{heading}:\n") for heading in ("Options", MODEL, LEARNING, CLIPS, LOOP, AUGMENT, MACHINE)
+        ]
+        assert places == sorted(places)
+        assert text.index(LEARNING) < text.index("--label-column") < text.index(CLIPS)
 
-    @pytest.mark.parametrize("name", ["freeze", "pooling", "pooling_scope", "pool", "device", "precision"])
-    def test_the_choices_are_those(self, name: str) -> None:
-        kinds = fields(TrainConfig)[name].type
-        literal = next((part for part in get_args(kinds) if get_args(part)), kinds)
-        offered = next(part for part in get_args(get_type_hints(train)[name]) if get_args(part))
-        assert get_args(offered) == get_args(literal)
+    def test_what_has_no_option_is_set_by_its_key(self, resolved: Callable[..., TrainConfig]) -> None:
+        config = resolved(
+            "clips", "--mixup", "0.3", "--set", "augment.mixup=0.4", "--set", "warmup = 0.2", "--set", "init=scratch",
+            "--set", "model.encoder.depth=3", "--set", "nested=[2, 4]", "--set", "valid_fold='3'", "--epochs", "7",
+        )  # fmt: skip
+        assert (config.augment, config.warmup, config.init, config.epochs) == (
+            AugmentConfig(mixup=0.4),
+            0.2,
+            "scratch",
+            7,
+        )
+        assert (config.nested, config.valid_fold) == ((2, 4), "3")
+        assert config.model is not None
+        assert config.model.encoder.depth == 3
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ("augment.mxup=1", ["--set augment.mxup is not known", "did you mean mixup?"]),
+            ("epoch=1", ["--set epoch is not known", "did you mean epochs?"]),
+            ("epochs=many", ["--epochs = 'many' must be a whole number"]),
+            ("warmup=2", ["--set warmup = 2 must be a number < 1"]),
+            ("lr.peak=1", ["--lr must be a number, not a table"]),
+            ("lr", ["--set lr: a key and its value are wanted", "augment.mixup=0.4"]),
+        ],
+    )
+    def test_a_key_or_value_that_cannot_be_set(self, given: str, said: list[str], cli: Cli) -> None:
+        done = cli("train", "clips", "--set", given)
+        assert (done.code, done.out) == (2, b"")
+        assert all(part in done.err for part in said), done.err
 
 
 class TestResolving:
@@ -105,10 +133,11 @@ class TestResolving:
             "clips -o out --init scratch --freeze encoder --pooling gem --pooling-scope scalar --alpha 0.5 "
             "--alpha-max 2 --alpha-l2 0.1 --p 4 --pool predictions --pooling-lr 7 "
             "--objective classification:2 --objective supcon --label-column genre --temperature 0.3 --nested 64,128 "
-            "--seconds 3 --epochs 7 --batch-size 9 --lr 0.02 --weight-decay 0.3 --warmup 0.2 --clip-norm 3 --ema 0.5 "
+            "--seconds 3 --epochs 7 --batch-size 9 --lr 0.02 --set weight_decay=0.3 --set warmup=0.2 --set clip_norm=3 "
+            "--set ema=0.5 "
             "--patience 4 --no-balance --valid 0.3 --valid-fold 2 --seed 8 "
             "--device cpu --precision bf16 --workers 3 --cache c --cache-limit 5 --gain 1 --equalizer 7 --low-pass 0.6 "
-            "--time-mask 0.2 --band-mask 0.3 --mixup 0.4 --resized-crop 0.5 --shift 0.16"
+            "--set augment.time_mask=0.2 --set augment.band_mask=0.3 --mixup 0.4 --resized-crop 0.5 --shift 0.16"
         )
         expected = TrainConfig(
             data="clips",
@@ -321,6 +350,12 @@ def clips(environment: None) -> Path:
     return write_clips(Path("clips"))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the report takes longer than all the rest of such a run."""
+    monkeypatch.setattr(run_module, "write_report", lambda _: None)
+
+
 TINY = ["--init", "toy", "--precision", "fp32", "--batch-size", "5", "--valid", "0.34"]
 
 
@@ -345,6 +380,7 @@ class TestRuns:
         assert b"tone1" in predicted.out
         assert cli("embed", clips / "tone1", "-m", "./mymodel").code == 0
 
+    @pytest.mark.usefixtures("undrawn")
     def test_the_same_again_from_its_own_configuration(self, cli: Cli, clips: Path) -> None:
         first = cli("train", clips, "-o", "one", *TINY, "--epochs", "2", "--mixup", "0.3", "--json", "-q")
         assert first.err == ""
@@ -357,6 +393,7 @@ class TestRuns:
         assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
         assert Path("one/heads.safetensors").read_bytes() == Path("two/heads.safetensors").read_bytes()
 
+    @pytest.mark.usefixtures("undrawn")
     def test_twice_is_refused_and_replaced_if_asked(self, cli: Cli, clips: Path) -> None:
         assert cli("train", clips, *TINY, "--epochs", "1", "-q").code == 0
         again = cli("train", clips, *TINY, "--epochs", "2")
@@ -366,6 +403,7 @@ class TestRuns:
         assert cli("train", clips, *TINY, "--epochs", "2", "-q", "--overwrite").code == 0
         assert read_config(Path("mymodel") / RUN).epochs == 2
 
+    @pytest.mark.usefixtures("undrawn")
     def test_without_labels(self, cli: Cli, clips: Path) -> None:
         done = cli("train", clips, "-o", "mymodel", *TINY, "--epochs", "1", "--objective", "contrastive")
         assert done.code == 0
@@ -380,69 +418,67 @@ class TestRuns:
             assert done.err.startswith("poolembed: ")
 
 
-def training(*arguments: str | Path, hold_after: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """A run in the background, which waits for `GO` after so many epochs."""
-    # As many threads as the runs in this process have: sums split over more of them round otherwise.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return running(held("epoch", hold_after, "train", *arguments), env=environment)
-
-
 def epochs_done(directory: Path) -> int:
     path = directory / "history.jsonl"
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
+@contextmanager
+def after_epoch(number: int, then: Callable[[], None]) -> Iterator[None]:
+    """Has something done when a run in this process has ended the epoch of a number."""
+    keep = Recording.__call__
+
+    def told(self: Recording, event: Any) -> None:
+        keep(self, event)
+        if isinstance(event, EpochRecord) and event.epoch == number:
+            then()
+
+    with mock.patch.object(Recording, "__call__", told):
+        yield
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 class TestInterrupted:
     EPOCHS = ("--epochs", "6", "--patience", "0")
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-    def test_it_goes_on_to_the_same_weights(self, number: signal.Signals, code: int, cli: Cli, clips: Path) -> None:
-        with training(clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache", hold_after=2) as process:
-            wait_until(lambda: epochs_done(Path("out")) >= 2, process)
-            process.send_signal(number)
-            told = wait_for_line(process, "once more to stop at once") if number == signal.SIGINT else b""
-            Path(GO).touch()
-            out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == code
-        assert out == b""
+    def test_it_goes_on_to_the_same_weights(self, cli: Cli, clips: Path, send: Send) -> None:
+        with after_epoch(2, lambda: send(signal.SIGINT)):
+            done = cli("train", clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache")
+        assert (done.code, done.out) == (130, b"")
         assert not Path("out/config.json").exists()
-        if number == signal.SIGINT:
-            said = Result(code, out, (told + err).decode()).err
-            assert "finishing the step in hand; once more to stop at once" in said
-            assert said.splitlines()[-1].endswith("poolembed train --resume out")
-            assert 2 <= epochs_done(Path("out")) < 6
+        assert "finishing the step in hand; once more to stop at once" in done.err
+        assert done.err.splitlines()[-1].endswith("poolembed train --resume out")
+        assert 2 <= epochs_done(Path("out")) < 6
         done = cli("train", "--resume", "out", "--json")
         assert done.code == 0
         assert done.json["epochs"] == 6
-        assert ("going on after step" in done.err) == (number == signal.SIGINT)
+        assert "going on after step" in done.err
         assert cli("train", clips, "-o", "undisturbed", *TINY, *self.EPOCHS, "--cache", "cache", "-q").code == 0
         for name in ("model.safetensors", "heads.safetensors"):
             assert (Path("out") / name).read_bytes() == (Path("undisturbed") / name).read_bytes()
-        again = cli("train", "--resume", "out")  # there is nothing left to do
-        assert again.code == 0
-        assert "mymodel" not in again.err
+        for same in (["--resume", "out"], [clips, "-o", "out", *TINY, *self.EPOCHS, "--cache", "cache"]):
+            again = cli("train", *same)
+            assert again.code == 0
+            assert "nothing to train: out holds" in again.err
+            assert "mymodel" not in again.err
 
-    def test_twice_ends_at_once(self, clips: Path) -> None:
-        with training(clips, "-o", "out", *TINY, *self.EPOCHS, hold_after=1) as process:
-            wait_until(lambda: epochs_done(Path("out")) >= 1, process)
-            process.send_signal(signal.SIGINT)
-            wait_for_line(process, "once more to stop at once")
-            process.send_signal(signal.SIGINT)  # in the middle of a step that is never to end
-            _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        assert b"Traceback" not in err
+    def test_twice_ends_at_once(self, cli: Cli, clips: Path, send: Send) -> None:
+        def twice() -> None:
+            send(signal.SIGINT)
+            send(signal.SIGINT)
+            raise AssertionError("it goes on")
 
-    def test_quiet_says_nothing_about_it(self, clips: Path) -> None:
-        # It says nothing when it hears, so nothing tells when it did: it goes on until it has.
-        endless = ("--epochs", "100000", "--patience", "0")
-        with training(clips, "-o", "out", *TINY, *endless, "-q", "--json", hold_after=100000) as process:
-            wait_until(lambda: epochs_done(Path("out")) >= 1, process)
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        assert err == b""
-        assert json.loads(out) == {"output": "out", "finished": False}
+        with after_epoch(1, twice):
+            done = cli("train", clips, "-o", "out", *TINY, *self.EPOCHS)
+        assert done.code == 130
+        assert epochs_done(Path("out")) == 1
+
+    def test_quiet_says_nothing_about_it(self, cli: Cli, clips: Path, send: Send) -> None:
+        with after_epoch(1, lambda: send(signal.SIGINT)):
+            done = cli("train", clips, "-o", "out", *TINY, *self.EPOCHS, "-q", "--json")
+        assert (done.code, done.err) == (130, "")
+        assert done.json == {"output": "out", "finished": False}
 
 
 def test_of_several_processes_the_first_speaks_for_all(

@@ -12,9 +12,9 @@ import pytest
 from poolembed.cli import training
 from poolembed.cli.progress import Display
 from poolembed.cli.report import facts
-from poolembed.labels import DataReport, SideReport
-from poolembed.train.loop import EpochRecord, Plan, PoolingRecord
+from poolembed.labels import DataReport, SplitReport
 from poolembed.train.run import Trained
+from poolembed.train.trainer import EpochRecord, Plan, PoolingRecord
 from tests.train.fake_run import fake_run
 
 PLAN = Plan(
@@ -52,7 +52,7 @@ def record(epoch: int, value: float, *pooling: PoolingRecord) -> EpochRecord:
 def data(labels: dict[str, dict[str, int]], **changes: Any) -> DataReport:
     settings = {
         "source": "clips",
-        "sides": {"train": SideReport(80, 20, 1.5), "valid": SideReport(20, 5, 0.25)},
+        "splits": {"train": SplitReport(80, 20, 1.5), "valid": SplitReport(20, 5, 0.25)},
         "labels": {"label": labels},
         "multi_label": {"label": False},
         "dropped": {},
@@ -118,7 +118,7 @@ class TestEpochs:
 
 
 class TestData:
-    def test_sides_classes_and_what_was_left_out(self, told: Told) -> None:
+    def test_splits_classes_and_what_was_left_out(self, told: Told) -> None:
         labels = {"dog": {"train": 50, "valid": 15}, "[red]cat": {"train": 30, "valid": 5}}
         dropped = {f"broken\n{i}.wav": "not [audio]" for i in range(25)}
         told.tell(data(labels, dropped=dropped, notes=["column bpm is not used"]))
@@ -146,7 +146,7 @@ class TestData:
         assert "  (the 10 smallest)" in told.lines
 
     def test_lengths_that_are_not_known(self, told: Told) -> None:
-        told.tell(data({}, sides={"train": SideReport(3, 0, None)}))
+        told.tell(data({}, splits={"train": SplitReport(3, 0, None)}))
         assert told.lines[0] == "clips: 3 clips"
         assert not any("hours" in line or "groups" in line for line in told.lines)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from poolembed import disk
 from poolembed.audio.source import open_source
 from poolembed.cli import reading
 from poolembed.embed import crew as crew_module
 from poolembed.embed import engine as engine_module
+from poolembed.files import reading as file_reading
 from tests.cli.conftest import GOOD, Cli, manifest
 
 
@@ -156,8 +156,8 @@ class TestHanging:
 class TestLists:
     @pytest.mark.parametrize("stdin", [b"a.wav\n" * 60, b"\n" * 60, b"a" * 60])
     def test_one_without_an_end_is_an_error(self, stdin: bytes, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(disk, "_MOST_ENTRIES", 50)
-        monkeypatch.setattr(disk, "_LONGEST_LINE", 50)
+        monkeypatch.setattr(file_reading, "_MOST_ENTRIES", 50)
+        monkeypatch.setattr(file_reading, "_LONGEST_LINE", 50)
         done = cli("embed", "-", stdin=stdin)
         assert done.code == 1
         assert "list of paths on standard input: it is no list of paths" in done.err
@@ -176,7 +176,7 @@ class TestLists:
     def test_paths_whatever_they_come_in(
         self, data: bytes, null: bool, paths: list[str], block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(disk, "_BLOCK", block)
+        monkeypatch.setattr(file_reading, "_BLOCK", block)
         (tmp_path / "list").write_bytes(data)
         assert reading.read_paths(str(tmp_path / "list"), null) == paths
 

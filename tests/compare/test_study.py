@@ -22,7 +22,7 @@ from poolembed.compare.config import StudyConfig, small_model
 from poolembed.compare.contenders import CONTENDERS
 from poolembed.compare.jobs import MODELS, RUNS, WORK, perform
 from poolembed.compare.results import Results
-from poolembed.compare.study import Study, _Plan, best_trial, run_study
+from poolembed.compare.study import Study, StudyPlan, best_trial, run_study
 from poolembed.errors import OutputError, TrainingError, UsageError
 from poolembed.train.config import TrainConfig
 from tests.compare.studies import TINY, Told, config, record, write_table
@@ -146,13 +146,15 @@ def poolembed_tensor(vector: Any) -> Any:
 
 def test_ids_of_runs_outlast_new_options_of_training() -> None:
     """Golden: a study that an earlier version began goes on, and is told apart by what runs are made of alone."""
-    plan = _Plan(cast(Study, SimpleNamespace(config=StudyConfig(data="", output="o"))), BASE, [("a", "b")], ["x"])
+    plan = StudyPlan(cast(Study, SimpleNamespace(config=StudyConfig(data="", output="o"))), BASE, [("a", "b")], ["x"])
     assert [plan.job(CONTENDERS["mean"], {}, seed).id for seed in (0, 1)] == [
         "mean-seed0-ee977417a0",
         "mean-seed1-bd24417a00",
     ]
     scratch = msgspec.structs.replace(BASE, init="scratch", model=small_model())
-    plan = _Plan(cast(Study, SimpleNamespace(config=StudyConfig(data="", output="o"))), scratch, [("a", "b")], ["x"])
+    plan = StudyPlan(
+        cast(Study, SimpleNamespace(config=StudyConfig(data="", output="o"))), scratch, [("a", "b")], ["x"]
+    )
     assert plan.job(CONTENDERS["mean"], {}, 0).id == "mean-seed0-7001ffeecf"
     encoder = msgspec.structs.replace(small_model().encoder, context=True)
     plan.base = msgspec.structs.replace(scratch, model=msgspec.structs.replace(small_model(), encoder=encoder))
@@ -162,7 +164,7 @@ def test_ids_of_runs_outlast_new_options_of_training() -> None:
 def test_a_run_is_what_train_makes(tmp_path: Path) -> None:
     """Bit for bit: nothing stands between a study and `poolembed.train`."""
     from poolembed.train.configfile import read_config
-    from poolembed.train.run import train
+    from tests.train.runs import train
 
     write_table(tmp_path)
     results = compare(config(tmp_path, poolings=("max",), seeds=1), Told())
@@ -277,7 +279,7 @@ def test_from_scratch_the_architecture_is_the_studys(tmp_path: Path) -> None:
     assert network.config.pooling.kind == "max"
 
 
-def test_search_takes_the_best_on_the_validation_side() -> None:
+def test_search_takes_the_best_on_the_validation_split() -> None:
     records = [record("gem-scalar", 0, score, trial={"p": p}) for p, score in ((1, 0.3), (2, 0.5), (3, 0.5), (4, 0.1))]
     assert best_trial(records) == {"p": 2}
 
@@ -302,10 +304,9 @@ def test_two_studies_in_one_directory(tmp_path: Path) -> None:
 def test_perform_is_what_a_worker_does(tmp_path: Path) -> None:
     """In this process, so that coverage and debuggers see it."""
     from poolembed.compare.contenders import CONTENDERS
-    from poolembed.compare.study import _Plan
 
     write_table(tmp_path)
-    plan = _Plan.make(config(tmp_path), Told(), threading.Event())
+    plan = StudyPlan.make(config(tmp_path), Told(), threading.Event())
     assert plan is not None
     job = plan.job(CONTENDERS["autopool-channel"], {"pooling_lr": 10.0, "alpha": 0.0}, 1)
     found = perform(job)

@@ -12,7 +12,7 @@ from poolembed.compare.config import StudyConfig
 from poolembed.compare.figure import svg
 from poolembed.compare.jobs import Record
 from poolembed.compare.results import Results, results_of
-from poolembed.compare.sides import Sides
+from poolembed.compare.splits import StudySplit
 from poolembed.compare.statistics import Estimate
 from poolembed.compare.study import Study
 from poolembed.compare.tables import difference, main_table, markdown, percent, search_table
@@ -24,11 +24,11 @@ from tests.compare.studies import TINY, learned, record
 
 
 def study(final: dict[str, list[Record]], **options: object) -> Study:
-    sides = [Sides("split", Division([0, 1], [2], [3, 4]), "fold 1")]
+    splits = [StudySplit("split", Division([0, 1], [2], [3, 4]), "fold 1")]
     return Study(
         StudyConfig(data="/home/somebody/labels.csv", output="/home/somebody/study", seeds=3),
         SongModel(TINY),
-        sides,
+        splits,
         labels=4,
         frames=8,
         final=final,

@@ -18,7 +18,7 @@ from poolembed.embed.merging import GROUP, Merger, SongMerger, Stretches
 from poolembed.embed.windows import WindowShape, cut_windows
 from poolembed.nn.config import PoolingConfig
 from poolembed.nn.model import SongModel
-from tests.conftest import HOP, POOLINGS, RATE, noise, slow_windows, tiny_config, tiny_network
+from tests.conftest import HOP, POOLINGS, RATE, noise, pools_of, slow_windows, tiny_config, tiny_network
 
 NETWORK = tiny_network()
 RESOLUTION = 4 * HOP / RATE
@@ -191,7 +191,7 @@ def brute_force_segments(network: SongModel, length: int, seconds: Fraction) -> 
         bounds = [math.ceil(stretch * seconds * RATE / HOP) for stretch in range(stretches + 1)]
         for stretch in range(stretches):
             state, empty = [], False
-            for pool, part in zip(network._pools, parts, strict=True):
+            for pool, part in zip(pools_of(network), parts, strict=True):
                 reduction = len(windows) * shape.frames // part.shape[-1]
                 frame = torch.arange(part.shape[-1]) * reduction
                 real = (frame >= bounds[stretch]) & (frame < min(bounds[stretch + 1], total))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 import poolembed
 from poolembed import AudioError, BundleNotFoundError, FilesFailedError, Model, UsageError
 from poolembed.embed.device import PrecisionName
+from poolembed.embed.engine import Engine
 from tests.conftest import RATE, noise
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")
@@ -59,9 +61,12 @@ class TestLoad:
         assert model.precision == "fp32"
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-    def test_options_are_not_ignored(self, bundles: Path, precision: Any) -> None:
+    def test_options_are_not_ignored(self, bundles: Path, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = mock.Mock(wraps=Engine)
+        monkeypatch.setattr("poolembed.embed.model.Engine", engine)
         model = poolembed.load(bundles / "mean", device="cpu", precision=precision, batch_size=3, workers=5)
-        assert (model.precision, model.workers, model._engine.batch_size) == (precision, 5, 3)
+        assert (model.precision, model.workers) == (precision, 5)
+        assert engine.call_args.kwargs["batch_size"] == 3
 
     def test_by_name(self, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("POOLEMBED_MODELS", str(bundles))

@@ -25,7 +25,6 @@ from poolembed.audio.find import FoundFile
 from poolembed.embed.manifest import FloatType, Format, Record, read_manifest
 from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory, Plan, open_output
 from poolembed.embed.outputs import parquet as parquet_module
-from poolembed.embed.outputs.jsonl import offset_of_line
 from poolembed.embed.song import Embedded, Segments
 from poolembed.errors import OutputError, UsageError
 from poolembed.identity import ModelIdentity
@@ -186,7 +185,7 @@ def segments_in(directory: Path, format: Format) -> dict[str, tuple[list[float],
     times = np.load(directory / "timestamps_times.npy", mmap_mode="r")
     assert len(vectors) == len(times)
     found = {}
-    for record in records(directory):
+    for record in [record for record in records(directory) if record.row is not None]:
         assert record.timestamps is not None
         span = slice(record.timestamps[0], sum(record.timestamps))
         found[record.key] = (times[span].tolist(), vectors[span].tolist())
@@ -299,18 +298,6 @@ def test_the_stream_plans_everything(tmp_path: Path) -> None:
     assert ([job.path for job in plan.todo], plan.unchanged) == ([file.path for file in found], 0)
 
 
-@given(st.lists(st.text("ab\n", max_size=5), max_size=8), st.integers(0, 12))
-def test_offset_of_line(pieces: list[str], number: int) -> None:
-    data = "".join(pieces).encode()
-
-    class Short(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            return super().read(3)
-
-    whole = [line for line in data.splitlines(keepends=True) if line.endswith(b"\n")][:number]
-    assert offset_of_line(Short(data), number) == (len(whole), len(b"".join(whole)))
-
-
 # Runs after the first
 
 
@@ -353,16 +340,75 @@ def test_lost_rows_are_refused(tmp_path: Path, format: Format) -> None:
     found = put(tmp_path / "lib", a="1", b="12")
     run(tmp_path / "out", found, format)
     (tmp_path / "out" / DATA[format]).unlink()
+    shutil.rmtree(tmp_path / "out" / ".poolembed")
     with pytest.raises(OutputError, match=r"0 of the 2 rows.*--overwrite"):
         open_(tmp_path / "out", format)
 
 
-@pytest.mark.parametrize("format", ["matrix", "parquet"])
+@pytest.mark.parametrize("format", ["matrix", "jsonl", "parquet"])
 def test_damaged_data_is_refused(tmp_path: Path, format: Format) -> None:
     run(tmp_path / "out", put(tmp_path / "lib", a="1"), format)
     (tmp_path / "out" / DATA[format]).write_bytes(b"not this" * 40)
+    shutil.rmtree(tmp_path / "out" / ".poolembed")
     with pytest.raises(OutputError, match=r"damaged.*--overwrite"):
         open_(tmp_path / "out", format)
+
+
+def test_songs_that_share_timestamps_are_refused(tmp_path: Path) -> None:
+    run(tmp_path / "out", put(tmp_path / "lib", a="1", b="12"), "matrix", 2.0)
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    manifest.write_text(re.sub(r'"timestamps": \[\d+, \d+\]', '"timestamps": [0, 3]', manifest.read_text()))
+    with pytest.raises(OutputError, match="share timestamps"):
+        open_(tmp_path / "out", "matrix", timestamps=2.0)
+
+
+TABLES: list[Format] = ["jsonl", "parquet"]
+
+
+@pytest.mark.parametrize("format", TABLES)
+@pytest.mark.parametrize("damage", ["lost", "cut short"])
+def test_a_lost_or_cut_table_is_written_again(tmp_path: Path, format: Format, damage: str) -> None:
+    found = put(tmp_path / "lib", a="1", b="12")
+    run(tmp_path / "out", found, format, 2.0)
+    before = snapshot(tmp_path / "out")
+    table = tmp_path / "out" / DATA[format]
+    table.unlink() if damage == "lost" else table.write_bytes(table.read_bytes()[:-10])
+    assert run(tmp_path / "out", found, format, 2.0).todo == []
+    assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("format", TABLES)
+@with_and_without_timestamps
+def test_rows_are_read_back_where_there_are_none(tmp_path: Path, format: Format, timestamps: float | None) -> None:
+    found = put(tmp_path / "lib", a="1", b="12", c="bad", d="1234")
+    for directory in ("out", "copied"):
+        run(tmp_path / directory, found, format, timestamps)
+    shutil.rmtree(tmp_path / "copied" / ".poolembed")  # as whoever does not copy hidden folders
+    found = put(tmp_path / "lib", a="123", e="12")
+    for directory in ("out", "copied"):
+        run(tmp_path / directory, found, format, timestamps)
+    if timestamps is None:  # or the segments of what was embedded again lie elsewhere
+        assert snapshot(tmp_path / "copied") == snapshot(tmp_path / "out")
+    for directory in ("out", "copied"):
+        assert [Path(path).name for path, _ in read_rows(tmp_path / directory, format)] == ["a", "b", "d", "e"]
+    for (_, one), (_, other) in zip(*(read_rows(tmp_path / name, format) for name in ("out", "copied")), strict=True):
+        np.testing.assert_array_equal(one, other)
+    if timestamps is not None:
+        assert segments_in(tmp_path / "copied", format) == segments_in(tmp_path / "out", format)
+
+
+@pytest.mark.parametrize("format", TABLES)
+def test_a_table_that_was_put_back_counts_and_not_the_rows_of_another_manifest(tmp_path: Path, format: Format) -> None:
+    out = tmp_path / "out"
+    run(out, put(tmp_path / "lib", a="1", b="12"), format)
+    kept = {name: (out / name).read_bytes() for name in ("manifest.jsonl", DATA[format])}
+    run(out, put(tmp_path / "lib", a="123"), format)
+    for name, data in kept.items():
+        (out / name).write_bytes(data)
+    found = put(tmp_path / "lib", a="1", c="x")
+    assert [job.key for job in run(out, found, format).todo] == ["c"]
+    for (_, row), text in zip(read_rows(out, format), ["1", "12", "x"], strict=True):
+        np.testing.assert_array_equal(row, vector(text))
 
 
 @pytest.mark.parametrize(
@@ -787,12 +833,13 @@ class TestTidying:
         assert [r.output for r in records(tmp_path / "out")] == ["a.npy"]
 
 
-def test_a_damaged_line_is_named_when_lines_are_merged(tmp_path: Path) -> None:
+def test_a_damaged_line_is_written_again(tmp_path: Path) -> None:
     songs = put(tmp_path / "library", a="1", b="22")
     run(tmp_path / "out", songs, "jsonl")
     path = tmp_path / "out" / "embeddings.jsonl"
-    first, second = path.read_bytes().splitlines(keepends=True)
+    whole = path.read_bytes()
+    first, second = whole.splitlines(keepends=True)
     path.write_bytes(first + b"x" * (len(second) - 1) + b"\n")
-    songs = put(tmp_path / "library", a="333")
-    with pytest.raises(OutputError, match=r"embeddings\.jsonl is damaged in line 2"):
-        run(tmp_path / "out", songs, "jsonl")
+    put(tmp_path / "library", a="333")
+    run(tmp_path / "out", songs, "jsonl")
+    assert path.read_bytes().splitlines(keepends=True)[1] == second

@@ -95,7 +95,7 @@ class TestTask:
     def test_what_is_not_used_is_said(self) -> None:
         labels = ["a", "b"] * 20
         task = task_of(clips_of(labels, fold=["1", "2"] * 20, split=["train", "test"] * 20))
-        assert sum("--folds fold would" in note or "--folds split would" in note for note in task.notes) == 2
+        assert sum(f"--fold-column {name} would" in note for note in task.notes for name in ("fold", "split")) == 2
         assert task_of(clips_of(labels)).notes == []
 
     def test_labels_of_one_fold_and_copies_in_two_are_said(self) -> None:

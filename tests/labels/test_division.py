@@ -1,4 +1,4 @@
-"""Sides and folds: what goes together stays together, labels are in proportion, and nothing depends on the order."""
+"""Splits and folds: what goes together stays together, labels are in proportion, and nothing depends on the order."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_one_large_group_trains() -> None:
     assert len(division.valid) == 10
 
 
-def test_three_pairs_of_labels_cannot_all_be_on_both_sides() -> None:
+def test_three_pairs_of_labels_cannot_all_be_in_both_splits() -> None:
     clips = [clip("ab", "a", "b"), clip("bc", "b", "c"), clip("ca", "c", "a")]
     division = divide(clips, None, valid=0.5, seed=0, column="label")
     assert len(division.train) == 2
@@ -221,16 +221,16 @@ def test_folds_that_cannot_validate(clips: list[Clip], message: str) -> None:
         divide(clips, None, valid=0.5, seed=0, column="label", valid_fold="5")
 
 
-def test_a_group_on_two_sides() -> None:
+def test_a_group_in_two_splits() -> None:
     clips = [clip("x", "a", split="train", group="g"), clip("y", "b", split="test", group="g")]
-    with pytest.raises(LabelsError, match=r"1 group with clips on more than one side.*: g "):
+    with pytest.raises(LabelsError, match=r"1 group with clips in more than one split.*: g "):
         divide(clips, None, valid=0.5, seed=0, column="label")
     clips = [clip("x", "a", fold="1", group="g"), clip("y", "b", fold="2", group="g")]
-    with pytest.raises(LabelsError, match="1 group with clips on more than one side"):
+    with pytest.raises(LabelsError, match="1 group with clips in more than one split"):
         divide(clips, None, valid=0.5, seed=0, column="label", valid_fold="1")
 
 
-def test_copies_of_the_audio_of_another_side_are_left_out() -> None:
+def test_copies_of_the_audio_of_another_split_are_left_out() -> None:
     clips = sided("train", "train", "valid", "valid", "test", "test", "train")
     content = ["x", "y", "x", "z", "z", "z", "v"]
     division = divide(clips, content, valid=0.5, seed=0, column="label")
@@ -239,8 +239,8 @@ def test_copies_of_the_audio_of_another_side_are_left_out() -> None:
         0: "the same audio as 2, which is for validation",
         3: "the same audio as 4, which is for the test",
     }
-    assert "2 clips left out, with the same audio as clips on another side" in division.notes
-    assert "1 clip with the same audio as another, kept on one side" in division.notes
+    assert "2 clips left out, with the same audio as clips in another split" in division.notes
+    assert "1 clip with the same audio as another, kept in one split" in division.notes
 
 
 def test_the_same_audio_with_different_labels_is_told() -> None:
@@ -248,7 +248,7 @@ def test_the_same_audio_with_different_labels_is_told() -> None:
     content = ["x", "2", "y", "y", "x", "6", "7", "8"]
     notes = divide(clips, content, valid=0.5, seed=0, column="label").notes
     assert "the same audio has different labels in 1 place, such as a000 (a) and b000 (b)" in notes
-    assert "2 clips with the same audio as another, kept on one side" in notes
+    assert "2 clips with the same audio as another, kept in one split" in notes
 
 
 def test_excerpts_of_one_file_stay_together_unless_groups_say_otherwise() -> None:
@@ -260,11 +260,11 @@ def test_excerpts_of_one_file_stay_together_unless_groups_say_otherwise() -> Non
     assert len(division.valid) == 18
 
 
-def test_labels_that_cannot_be_on_both_sides() -> None:
+def test_labels_that_cannot_be_in_both_splits() -> None:
     clips = [clip(f"{i}", f"label{i:02}") for i in range(12)] + many("x", 5)
     with pytest.raises(LabelsError) as error:
         divide(clips, None, valid=0.5, seed=0, column="label")
-    assert error.value.message.startswith("12 labels with one clip, which cannot be on both sides: ")
+    assert error.value.message.startswith("12 labels with one clip, which cannot be in both splits: ")
     assert "label00 (1 clip), label01 (1 clip)" in error.value.message
     assert error.value.message.endswith("label09 (1 clip) and 2 more")
     assert error.value.hint
@@ -272,7 +272,7 @@ def test_labels_that_cannot_be_on_both_sides() -> None:
         grouped_folds(clips, None, folds=2, seed=0, column="label")
 
 
-def test_a_label_of_one_group_cannot_be_on_both_sides() -> None:
+def test_a_label_of_one_group_cannot_be_in_both_splits() -> None:
     clips = many("a", 5, group="g") + many("b", 5)
     with pytest.raises(LabelsError, match=r"several that go together .* a \(5 clips\)"):
         divide(clips, None, valid=0.5, seed=0, column="label")
@@ -318,9 +318,9 @@ def test_many_labels_in_proportion() -> None:
     clips = [clip(f"{i}", *(f"l{j}" for j in range(12) if draw.random() < 0.6 / (j + 1))) for i in range(1000)]
     division = divide(clips, None, valid=0.2, seed=0, column="label")
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for side, indices in (("train", division.train), ("valid", division.valid)):
+    for split, indices in (("train", division.train), ("valid", division.valid)):
         for index in indices:
-            counts[side].update(clips[index].labels["label"])
+            counts[split].update(clips[index].labels["label"])
     assert len(division.valid) == pytest.approx(200, abs=3)
     for label, number in (counts["train"] + counts["valid"]).items():
         assert counts["valid"][label] == pytest.approx(0.2 * number, abs=2)

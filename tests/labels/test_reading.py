@@ -79,14 +79,15 @@ def test_any_text_is_a_label(tmp_path_factory: pytest.TempPathFactory, labels: l
 
 
 @given(st.floats(0, 1e7), st.floats(0, 1e7, exclude_min=True))
-def test_spans_survive_and_are_in_the_key(start: float, length: float) -> None:
-    from poolembed.labels.rows import _clip
-    from poolembed.labels.tables import Row
-
+def test_spans_survive_and_are_in_the_key(
+    tmp_path_factory: pytest.TempPathFactory, start: float, length: float
+) -> None:
     end = start + length
     if end <= start:
         return
-    clip = _clip(Row("line 2", {"path": "a.wav", "start": repr(start), "end": end}), "t", "", ())
+    row = {"path": "a.wav", "label": "x", "start": repr(start), "end": repr(end)}
+    table = save(tmp_path_factory.getbasetemp() / "spans.csv", [row])
+    (clip,) = read_labels(table, need_labels=False, need_audio=False).clips
     assert (clip.start, clip.end) == (start, end)
     first, last = clip.key.removeprefix("a.wav#t=").split(",")
     assert (float(first), float(last)) == (start, end)

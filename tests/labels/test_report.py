@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolembed.labels import SIDES, Clip, Division, Labelled, SideReport, report_data
+from poolembed.labels import SPLITS, Clip, Division, Labelled, SplitReport, report_data
 
 LABELS = st.frozensets(st.sampled_from("abc")).map(lambda labels: tuple(sorted(labels)))
 
@@ -32,7 +32,7 @@ def test_what_a_person_sees() -> None:
         division,
         [900, 900, 3600, 1e6],
     )
-    assert report.sides == {"train": SideReport(2, 1, 0.5), "valid": SideReport(1, 1, 1.0)}
+    assert report.splits == {"train": SplitReport(2, 1, 0.5), "valid": SplitReport(1, 1, 1.0)}
     assert (report.clips, report.hours) == (3, 1.5)
     assert report.labels == {"label": {"x": {"train": 2, "valid": 0}, "y": {"train": 1, "valid": 1}}}
     assert report.dropped == {"e": "no such file", "d": "the same audio as c"}
@@ -41,7 +41,7 @@ def test_what_a_person_sees() -> None:
         "source": "t.csv",
         "clips": 3,
         "hours": 1.5,
-        "sides": {
+        "splits": {
             "train": {"clips": 2, "groups": 1, "hours": 0.5},
             "valid": {"clips": 1, "groups": 1, "hours": 1.0},
         },
@@ -54,7 +54,7 @@ def test_what_a_person_sees() -> None:
 
 def test_lengths_that_are_not_known() -> None:
     report = report_data(labelled([Clip("/a", "a", {"label": ()})]), Division([0], [], []), None)
-    assert report.sides == {"train": SideReport(1, 0, None)}
+    assert report.splits == {"train": SplitReport(1, 0, None)}
     assert report.hours is None
     assert report.labels == {"label": {}}
 
@@ -66,13 +66,13 @@ def test_sums(rows: list[tuple[tuple[str, ...], int, int]]) -> None:
     division = Division(indices[0], indices[1], indices[2], left_out=dict.fromkeys(indices[3], "left out"))
     report = report_data(labelled(clips), division, [seconds for _, _, seconds in rows])
     assert report.clips + len(report.dropped) == len(clips)
-    assert set(report.sides) == {side for side, each in zip(SIDES, indices, strict=False) if each}
+    assert set(report.splits) == {split for split, each in zip(SPLITS, indices, strict=False) if each}
     assert report.hours == pytest.approx(sum(row[2] for row in rows if row[1] < 3) / 3600)
-    expected = Counter((label, SIDES[row[1]]) for row in rows if row[1] < 3 for label in row[0])
+    expected = Counter((label, SPLITS[row[1]]) for row in rows if row[1] < 3 for label in row[0])
     counted = {
-        (label, side): number
-        for label, sides in report.labels["label"].items()
-        for side, number in sides.items()
+        (label, split): number
+        for label, splits in report.labels["label"].items()
+        for split, number in splits.items()
         if number
     }
     assert counted == expected

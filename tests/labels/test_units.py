@@ -1,4 +1,4 @@
-"""What goes together is found, and put on sides by chi-square."""
+"""What goes together is found, and put in splits by chi-square."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolembed.labels import Clip, grouped_folds
-from poolembed.labels.units import ANY, Unit, _Table, assign, units_of
+from poolembed.labels.units import ANY, Assignment, Unit, assign, units_of
 from tests.labels.made import clip, inseparable, tables
 
 
@@ -36,26 +36,26 @@ def test_each_unit_goes_where_chi_square_stays_smallest(
     total: Counter[str] = Counter()
     for unit in units:
         total.update(dict(unit.tally))
-    sides: list[Counter[str]] = [Counter() for _ in shares]
+    splits: list[Counter[str]] = [Counter() for _ in shares]
 
     def chi_square() -> Fraction:
         expected = {(s, label): Fraction(share) * total[label] for s, share in enumerate(shares) for label in total}
-        return sum(((sides[s][label] - e) ** 2 / e for (s, label), e in expected.items()), Fraction(0))
+        return sum(((splits[s][label] - e) ** 2 / e for (s, label), e in expected.items()), Fraction(0))
 
-    board = _Table(units, shares)
+    board = Assignment(units, shares)
     for number, unit in enumerate(units * 2):  # the second time, units move
         results = []
-        for side in sides:
-            side.update(dict(unit.tally))
+        for split in splits:
+            split.update(dict(unit.tally))
             results.append(float(chi_square()))
-            side.subtract(dict(unit.tally))
+            split.subtract(dict(unit.tally))
         ranked = board.ranked(number % len(units))
-        np.testing.assert_allclose([results[side] for side in ranked], sorted(results), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose([results[split] for split in ranked], sorted(results), rtol=1e-9, atol=1e-9)
         target = ranked[number // len(units)]
         if number >= len(units):
-            sides[board.side[number % len(units)]].subtract(dict(unit.tally))
+            splits[board.split[number % len(units)]].subtract(dict(unit.tally))
         board.put(number % len(units), target)
-        sides[target].update(dict(unit.tally))
+        splits[target].update(dict(unit.tally))
 
 
 def test_stratified_as_well_as_scikit_learn() -> None:
@@ -95,11 +95,11 @@ def tallies(draw: st.DrawFn) -> list[Unit]:
     return sorted(units, key=lambda unit: -len(unit.clips))
 
 
-def homes(units: Sequence[Unit], sides: Sequence[int]) -> dict[str, set[int]]:
+def homes(units: Sequence[Unit], splits: Sequence[int]) -> dict[str, set[int]]:
     found = defaultdict(set)
-    for unit, side in zip(units, sides, strict=True):
+    for unit, split in zip(units, splits, strict=True):
         for label, _ in unit.tally:
-            found[label].add(side)
+            found[label].add(split)
     return found
 
 
@@ -107,11 +107,11 @@ two_shares = st.floats(0.02, 0.98).map(lambda share: [share, 1 - share])
 
 
 @given(tallies(), two_shares | st.integers(3, 4).map(lambda number: [1 / number] * number), st.booleans())
-def test_no_unit_that_could_mend_a_side_is_left(units: list[Unit], shares: list[float], must_have: bool) -> None:
-    """No side is empty, the side that must have all labels does, and nothing is gained by moving one more unit."""
+def test_no_unit_that_could_mend_a_split_is_left(units: list[Unit], shares: list[float], must_have: bool) -> None:
+    """No split is empty, the split that must have all labels does, and nothing is gained by moving one more unit."""
     must_have = must_have and len(shares) == 2
-    sides = assign(units, shares, must_have=0 if must_have else None)
-    found = homes(units, sides)
+    splits = assign(units, shares, must_have=0 if must_have else None)
+    found = homes(units, splits)
     assert found[ANY] == set(range(len(shares)))
     if must_have:
         assert all(0 in where for where in found.values())
@@ -119,14 +119,14 @@ def test_no_unit_that_could_mend_a_side_is_left(units: list[Unit], shares: list[
     for number, unit in enumerate(units):
         if one_sided.isdisjoint(label for label, _ in unit.tally):
             continue
-        for other in set(range(len(shares))) - {sides[number]}:
-            moved = homes(units, [*sides[:number], other, *sides[number + 1 :]])
+        for other in set(range(len(shares))) - {splits[number]}:
+            moved = homes(units, [*splits[:number], other, *splits[number + 1 :]])
             worse = {label for label, where in moved.items() if len(where) == 1} - one_sided
             assert worse or len(moved[ANY]) < len(shares) or (must_have and any(0 not in w for w in moved.values()))
 
 
 def test_the_smallest_unit_moves() -> None:
-    """Label a first goes to one side altogether; of its three units the one with the fewest clips is moved."""
+    """Label a first goes to one split altogether; of its three units the one with the fewest clips is moved."""
 
     def unit(size: int, **labels: int) -> Unit:
         return Unit(tuple(range(size)), ((ANY, size), *labels.items()))

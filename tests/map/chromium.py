@@ -41,10 +41,10 @@ class Page:
         self._write, self._read = to_browser, from_browser
         self._numbers = itertools.count(1)
         self._rest = b""
-        self._session: str | None = None
+        self.session: str | None = None
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -52,8 +52,8 @@ class Page:
         """Send a command and return its result; events that come first are kept."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
-        if self._session is not None:
-            message["sessionId"] = self._session
+        if self.session is not None:
+            message["sessionId"] = self.session
         rest = memoryview(json.dumps(message).encode() + b"\0")
         while rest:
             rest = rest[os.write(self._write, rest) :]
@@ -202,7 +202,7 @@ def browsing(chromium: str, profile: Path, *flags: str) -> Iterator[Page]:
     try:
         page = Page(we_write, we_read)
         yield page
-        page._session = None
+        page.session = None
         page.call("Browser.close")
         process.wait(PATIENCE)
     finally:

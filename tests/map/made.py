@@ -11,9 +11,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from poolembed.identity import ModelIdentity
+from poolembed.map.layout import Layout
 from poolembed.search.collection import Collection
 from poolembed.search.exact import Hits
-from poolembed.search.layout import Layout
 from tests.conftest import RATE, noise
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.manifold import trustworthiness
 
 from poolembed.errors import VectorsError
-from poolembed.search.layout import FEW, GROUPS, lay_out
+from poolembed.map.layout import FEW, GROUPS, lay_out
 from tests.map.made import collection
 
 

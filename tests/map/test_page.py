@@ -148,6 +148,22 @@ def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
         make_map(vectors, tmp_path, overwrite=True)
 
 
+def test_a_map_that_was_killed_before_it_tidied_up_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    vectors, page, left = collection(np.eye(3)), tmp_path / "map.html", tmp_path / ".map.html.part"
+    made = make_map(vectors, page)
+    before = page.read_bytes()
+    left.mkdir()
+    (left / "lock").touch()
+    assert make_map(vectors, page) == made
+    assert page.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["map.html"]
+    left.mkdir()
+    with pytest.raises(OutputError, match="there already"):
+        make_map(collection(np.eye(4)), page)
+    assert page.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["map.html"]
+
+
 def contrast(one: str, other: str) -> float:
     """Of two colours, as WCAG 2 defines it."""
 

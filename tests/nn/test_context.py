@@ -41,6 +41,13 @@ def network_of(window_frames: int = 32, **encoder: Any) -> SongModel:
     return network.eval()
 
 
+def reductions_of(network: SongModel) -> list[int]:
+    """How many mel frames a feature of each part stands for."""
+    frames = network.config.encoder.window_frames
+    with torch.inference_mode():
+        return [frames // part.shape[-1] for part in network.features(torch.zeros(1, network.window_samples))]
+
+
 def song_features(network: SongModel, song: NDArray[np.float32]) -> Features:
     """Of all windows of a song, joined: parts ``(1, C_i, T_i)``."""
     with torch.inference_mode():
@@ -62,7 +69,7 @@ def one_pass(song: NDArray[np.float32], **encoder: Any) -> Features:
     parts = song_features(network, np.concatenate([silent, song, silent]))
     return [
         part[..., ahead // stride : (ahead + frames) // stride]
-        for part, stride in zip(parts, network._reductions, strict=True)
+        for part, stride in zip(parts, reductions_of(network), strict=True)
     ]
 
 
@@ -126,7 +133,7 @@ def test_a_shift_by_whole_strides_shifts_the_features(strides: int) -> None:
     network = network_of()
     song, silent = noise(100 * HOP), np.zeros(strides * network.config.encoder.time_reduction * HOP, np.float32)
     still, moved = song_features(network, song), song_features(network, np.concatenate([silent, song]))
-    for a, b, reduction in zip(still, moved, network._reductions, strict=True):
+    for a, b, reduction in zip(still, moved, reductions_of(network), strict=True):
         by = strides * network.config.encoder.time_reduction // reduction
         length = -(-101 // reduction)
         near(b[..., by : by + length], a[..., :length])

@@ -16,7 +16,7 @@ from poolembed.embed.windows import WindowShape, cut_windows
 from poolembed.nn.config import PoolingConfig, PoolingKind
 from poolembed.nn.model import SongModel, build_pool
 from poolembed.nn.pooling import TemporalPool
-from tests.conftest import HOP, POOLINGS, noise, tiny_config, tiny_network
+from tests.conftest import HOP, POOLINGS, noise, pools_of, tiny_config, tiny_network
 
 NETWORK = tiny_network()
 WINDOW = NETWORK.config.encoder.window_frames
@@ -127,7 +127,7 @@ def test_a_feature_belongs_to_its_first_frame_whatever_the_length(
     stop = data.draw(st.integers(start + 1, windows * length))
     features = NETWORK.clip_features(log_mel(1, windows, length))
     state = NETWORK.fold(features, torch.tensor([start]), torch.tensor([stop]))
-    for pool, part, found, reduction in zip(NETWORK._pools, features, state, (4, 2, 4, 1), strict=True):
+    for pool, part, found, reduction in zip(pools_of(NETWORK), features, state, (4, 2, 4, 1), strict=True):
         assert part.shape[-1] * reduction == windows * length
         inside = [i for i in range(part.shape[-1]) if start <= i * reduction < stop]
         for a, b in zip(found, pool.fold(part[..., inside]), strict=True):

@@ -100,7 +100,7 @@ def test_values_and_gradients_are_finite(name: str, dtype: torch.dtype) -> None:
 
 
 @every_pool
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_values_and_gradients_are_finite_through_merging(name: str, dtype: torch.dtype) -> None:
     pool = POOLS[name]()
     for kind, values in FRAMES.items():

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import stat
-import subprocess
-import sys
-import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -24,7 +19,7 @@ from msgspec import structs
 
 from models.recipe import tables
 from models.recipe.ablations import __main__ as ablations
-from models.recipe.ablations import page, trials
+from models.recipe.ablations import trials
 from models.recipe.ablations.variants import (
     FULL,
     SECTIONS,
@@ -42,7 +37,7 @@ from poolembed.errors import TrainingError
 from poolembed.nn.config import PoolingKind
 from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from poolembed.train.configfile import as_config, as_settings, read_settings
-from poolembed.train.lesson import Lesson
+from poolembed.train.objectives.objectives import Objectives
 from poolembed.train.start import start_model
 from tests.conftest import RATE, tiny_config
 
@@ -258,21 +253,23 @@ class TestTable:
 def test_metrics_are_those_of_their_objectives(objectives: Sequence[ObjectiveConfig], count: int) -> None:
     """As a run names them, which depends on which objectives there are, and in which order."""
     objectives = objectives[:count]
-    aims = []
+    names = []
     for each in objectives:
         about = Path(each.targets).name if each.targets else each.column
         metrics = {"distill": ("cosine",), "supcon": ("recall_at_1",)}.get(each.kind, ("macro_f1", "accuracy"))
         if each.column == "instruments":
             metrics = ("map", "macro_f1")
-        aims.append(SimpleNamespace(name=f"{each.kind} of {about}", metrics=metrics))
-    lesson = cast(Lesson, SimpleNamespace(aims=aims))
-    valid: Any = {Lesson._called(lesson, cast(Any, aim), m): f"{aim.name} {m}" for aim in aims for m in aim.metrics}
+        names.append(SimpleNamespace(name=f"{each.kind} of {about}", metrics=metrics))
+    all_of_them = cast(Objectives, SimpleNamespace(all=names))
+    valid: Any = {
+        Objectives.called(all_of_them, cast(Any, each), m): f"{each.name} {m}" for each in names for m in each.metrics
+    }
     heads = {each.column: {"multi_label": each.column == "instruments"} for each in objectives}
     config = structs.replace(recipe("tiny.toml"), objectives=tuple(objectives))
     found = trials.by_objective(config, {"valid": {"loss": 1.0, **valid}, "heads": heads})
     expected: Any = {
-        objective_name(each): {m: f"{aim.name} {m}" for m in aim.metrics}
-        for each, aim in zip(objectives, aims, strict=True)
+        objective_name(each): {m: f"{named.name} {m}" for m in named.metrics}
+        for each, named in zip(objectives, names, strict=True)
     }
     assert found == expected
 
@@ -319,12 +316,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(corpus: Path, work: Path, *more: str) -> list[str]:
     given = [str(corpus), str(work), str(corpus / "dev" / "labels.csv"), "--config", str(corpus / "config.toml")]
-    return [*given, "--cache", str(work.parent / "cache"), "--smoke", *more]
+    return [*given, "--cache", str(work.parent / "cache"), "--smoke", "--jobs", "1", *more]
 
 
 def test_a_run_is_called_by_all_that_it_depends_on(corpus: Path, tmp_path: Path) -> None:
     def jobs(*more: str) -> list[trials.Job]:
-        options = ablations._options(arguments(corpus, tmp_path / "work", *more))
+        options = ablations.parse(arguments(corpus, tmp_path / "work", *more))
         full = ablations.full_run(options)
         rows = list(tables.read_table(corpus / "train.csv"))
         names = [
@@ -350,9 +347,9 @@ def test_a_run_is_called_by_all_that_it_depends_on(corpus: Path, tmp_path: Path)
 
 def test_the_table_to_draw_from(corpus: Path, tmp_path: Path) -> None:
     for more, name in (((), "train.csv"), (("--name", "more"), "more.csv")):
-        options = ablations._options(arguments(corpus, tmp_path, *more))
+        options = ablations.parse(arguments(corpus, tmp_path, *more))
         assert ablations.full_run(options).data == str(corpus / name)
-        assert " ".join(more) in ablations._command(options)
+        assert " ".join(more) in ablations.command(options)
 
 
 def test_smoke(
@@ -376,133 +373,34 @@ def test_smoke(
     assert len(runs) == len(list((work / "results").iterdir())) == 2
 
     # Once more: nothing is left to do, and the page is the same but for the machine's load.
-    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr("models.recipe.ablations.trials.train", None)
     assert ablations.main(given) == 0
     assert json.loads((work / "ablations.json").read_text())["variants"] == saved["variants"]
     capsys.readouterr()
 
     # A run that is new, and fails: the others stay on the page.
-    monkeypatch.undo()
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    def fail(*_: object, **__: object) -> None:
+        raise TrainingError("no luck")
+
+    monkeypatch.setattr("models.recipe.ablations.trials.train", fail)
     assert ablations.main([*given[:-1], "loss-drum"]) == 1
-    assert "loss-drum, seed 0: FAILED: ended with 1" in capsys.readouterr().err
+    assert "loss-drum, seed 0: FAILED: no luck" in capsys.readouterr().err
     assert json.loads((work / "ablations.json").read_text())["variants"] == saved["variants"]
-    assert {path.name for path in (work / "runs").iterdir() if path.is_dir()} > runs
 
 
-class TestRuns:
-    @pytest.fixture
-    def job(self, tmp_path: Path) -> trials.Job:
-        config = structs.replace(recipe("tiny.toml"), output=str(tmp_path / "work" / "runs" / "key"))
-        return trials.Job(config, ())
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_what_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: bool) -> None:
+    config = structs.replace(recipe("tiny.toml"), output=str(tmp_path / "work" / "runs" / "key"))
+    if cut_off:
+        Path(config.output).mkdir(parents=True)
+        (Path(config.output) / "run.toml").touch()
+    told: list[object] = []
 
-    def stub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-        """In place of Python: a shell script that is told what Python would be."""
-        script = tmp_path / "python"
-        script.write_text(f"#!/bin/sh\ncd '{tmp_path}'\n{body}\n")
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setattr(sys, "executable", str(script))
+    def train(given: TrainConfig, **options: object) -> None:
+        told.append((given, options["resume"]))
+        raise TrainingError("no luck")
 
-    def test_what_was_cut_off_goes_on(self, job: trials.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.stub(tmp_path, monkeypatch, 'echo "$@" "$OMP_NUM_THREADS" >> told; exit 1')
-        for _ in range(2):
-            with pytest.raises(TrainingError, match="ended with 1"):
-                trials.perform(job, [], threading.Event())
-            (Path(job.config.output) / "run.toml").touch()
-        first, second = (tmp_path / "told").read_text().splitlines()
-        assert first == f"-m poolembed train --quiet --config {job.config.output}.toml 1"
-        assert second == f"-m poolembed train --quiet --resume {job.config.output} 1"
-        assert as_config(read_settings(Path(f"{job.config.output}.toml")), str) == job.config
-
-    def test_a_stop_is_handed_on_once(self, job: trials.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        # It lingers once told, so that being told twice would show.
-        wait = "for i in $(seq 20000); do sleep 0.02; [ -e told ] && sleep 0.4 && break; done"
-        self.stub(tmp_path, monkeypatch, f"trap 'echo stopped >> told' TERM; echo > ready; {wait}")
-        stop = threading.Event()
-
-        def when_ready() -> None:
-            while not (tmp_path / "ready").exists():
-                stop.wait(0.02)
-            stop.set()
-
-        watch = threading.Thread(target=when_ready)
-        watch.start()
-        with pytest.raises(TrainingError, match="stopped"):
-            trials.perform(job, [], stop)
-        watch.join()
-        assert (tmp_path / "told").read_text() == "stopped\n"
-        assert not job.record.exists()
-        monkeypatch.setattr(subprocess, "Popen", None)  # nothing is begun any more
-        with pytest.raises(TrainingError, match="stopped"):
-            trials.perform(job, [], stop)
-
-
-def record(score: float, cosine: float | None, **more: Any) -> dict[str, Any]:
-    probe = {"accuracy": {"value": score, "low": 0.0, "high": 1.0}, "macro_f1": {"value": 0.0, "low": 0.0, "high": 1.0}}
-    return {
-        "dev": {"esc10": {"knn": probe, "linear": {**probe, "accuracy": {"value": 1.0, "low": 1.0, "high": 1.0}}}},
-        "valid": {} if cosine is None else {"mn04-blocks": {"cosine": cosine}},
-        "untaught": [],
-        "steps": 8,
-        "epochs": 2,
-        "clips": {"train": 64, "valid": 9},
-        "minutes": {"training": 1.0, "scoring": 0.5},
-        **more,
-    }
-
-
-class TestPage:
-    def cells(self, text: str, first: str) -> list[list[str]]:
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-        return [cells[1:] for cells in rows if cells[0] == first]
-
-    def test_differences_are_taken_seed_by_seed(self, tmp_path: Path) -> None:
-        done: Mapping[tuple[str, int], dict[str, Any]] = {
-            (FULL, 0): record(0.5, 0.3),
-            (FULL, 1): record(0.7, 0.3),
-            ("loss-supcon", 0): record(0.6, None),
-            ("loss-supcon", 1): record(0.9, None, steps=7),
-            ("pooling-mean", 1): record(0.5, 0.2),
-        }
-        page.write_page(tmp_path / "it", "the command", {"cores": 2}, done, ["pooling-gem-channel"])
-        text = (tmp_path / "it.md").read_text()
-        dev, held_out = self.cells(text, FULL)
-        assert dev == ["60.0 ± 14.1", "100.0 ± 0.0", "80.0 ± 7.1"]
-        assert held_out == ["30.0 ± 0.0"]
-        dev, held_out = self.cells(text, "supcon")
-        # Differences 10 and 20: their mean, and t(1 degree of freedom) 12.706 times 5.
-        assert dev == ["75.0 (+15.0 ± 63.5)", "100.0 (+0.0 ± 0.0)", "87.5 (+7.5 ± 31.8)"]
-        assert held_out == ["-"]
-        dev, held_out = self.cells(text, "mean")
-        # Of one seed: from the full run's mean, whatever that seed's luck.
-        assert dev == ["50.0 (-10.0)", "100.0 (+0.0)", "75.0 (-5.0)"]
-        assert held_out == ["20.0 (-10.0)"]
-        assert "standard deviation over its 2 seeds" in text
-        assert "seed by seed" in text
-        assert "5 runs of 8 steps" in text
-        assert "8 minutes" in text  # 7.5
-        assert "of the full run: pooling-gem-channel" in text
-        assert "loss-supcon: [7, 8]" in text
-        assert "of 1 seed(s); of more: loss-supcon 2." in text
-
-    def test_variants_of_one_seed_have_no_interval(self, tmp_path: Path) -> None:
-        done = {(FULL, 0): record(0.5, 0.3), (FULL, 1): record(0.7, 0.3), ("loss-supcon", 0): record(0.5, None)}
-        page.write_page(tmp_path / "it", "", {}, done, [])
-        text = (tmp_path / "it.md").read_text()
-        assert self.cells(text, "supcon")[0][0] == "50.0 (-10.0)"
-        assert "seed by seed" not in text
-        assert "of more" not in text
-
-    def test_a_run_that_two_variants_share_is_counted_once(self, tmp_path: Path) -> None:
-        shared = record(0.6, None)
-        done = {(FULL, 0): record(0.5, None), ("augment-all", 0): shared, ("augment-gain", 0): shared}
-        page.write_page(tmp_path / "it", "", {}, done, [])
-        assert json.loads((tmp_path / "it.json").read_text())["minutes"] == 3.0
-        assert "one seed" in (tmp_path / "it.md").read_text()
-
-
-def test_the_annex_of_the_card_is_the_table_of_the_page() -> None:
-    table = (RECIPE / "ablations.md").read_text().partition("### Dev sets, %\n\n")[2].partition("\n\n")[0]
-    assert "| mid-levels " in table
-    annex = (RECIPE.parent / "base" / "README.md").read_text().partition("## Annex: ")[2]
-    assert table in annex
+    monkeypatch.setattr("models.recipe.ablations.trials.train", train)
+    with pytest.raises(TrainingError, match="no luck"):
+        trials.perform(trials.Job(config, ()), [])
+    assert told == [(config, cut_off)]

@@ -390,7 +390,7 @@ class TestVectors:
         vectors.compute(Loudness(), clips, whole, "loud")
         killed = Loudness()
         monkeypatch.setattr(killed, "sample_rate", 8000)
-        parts = list(vectors._in_parts(clips))
+        parts = list(vectors.in_parts(clips))
         assert sum(map(len, parts)) == len(clips)
         out = tmp_path / "out"
         vectors.compute(killed, parts[0], out, "loud")  # as far as a killed run came

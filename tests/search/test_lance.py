@@ -1,8 +1,7 @@
-"""Tables: what a search in one finds is what it finds in the collection that was pushed, without and with an index."""
+"""Tables: what a search in one finds is what it finds in the collection that was pushed."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from poolembed.errors import PoolembedError, UsageError, VectorsError
-from poolembed.search.exact import ExactSearch, Hits
-from poolembed.search.lance import is_table, open_table, table_collection
-from poolembed.search.locating import locate
-from poolembed.search.opening import open_library
+from poolembed.search.exact import ExactSearch
+from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
 from poolembed.search.push import push
-from poolembed.search.tablesearch import PROBES, TableSearch, build_index
+from poolembed.search.queries import locate
+from poolembed.search.songs import open_songs
 from tests.search.tables import FIRST, collection, vectors
 
 lance = pytest.importorskip("lance", reason="needs poolembed[lance]")
@@ -87,74 +84,21 @@ def test_it_finds_what_exact_search_does(
     np.testing.assert_array_equal(found.cosines, expected.cosines)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Not to be written to: a table of 640 songs, the last 40 of which came after the index was made."""
-    place = str(tmp_path_factory.mktemp("index") / "a.lance")
-    push(collection(vectors(600)), place)
-    assert not open_table(place).indexed
-    assert build_index(place) >= 0.95
-    assert open_table(place).indexed
-    push(collection(np.concatenate([vectors(600), vectors(40, seed=5)])), place)
-    return place
-
-
-class TestIndex:
-    @pytest.mark.parametrize("share", [None, 0.02, 0.3, 0.97])
-    def test_it_finds_nearly_what_exact_search_does(self, place: str, share: float | None) -> None:
-        table = open_table(place)
-        queries = np.concatenate([vectors(20, seed=3), vectors(40, seed=5)[:20]])
-        allowed = None if share is None else np.random.default_rng(0).random(640) < share
-        found = TableSearch(table).nearest(queries, 10, allowed)
-        expected = TableSearch(table, exact=True).nearest(queries, 10, allowed)
-        same = [np.intersect1d(*pair).size for pair in zip(found.rows, expected.rows, strict=True)]
-        assert sum(same) >= 0.95 * 400
-        assert allowed is None or allowed[found.rows].all()
-        for query, rows, cosines in zip(queries, found.rows, found.cosines, strict=True):
-            assert len(set(rows.tolist())) == 10
-            assert (np.diff(cosines) <= 0).all()
-            np.testing.assert_allclose(table_collection(table).unit_rows(rows) @ query, cosines, atol=1e-5)
-
-    def test_fewer_rows_than_wanted(self, place: str) -> None:
-        allowed = np.zeros(640, bool)
-        allowed[[7, 620]] = True
-        found = TableSearch(open_table(place)).nearest(vectors(2, seed=3), 5, allowed)
-        assert [sorted(rows) for rows in found.rows.tolist()] == [[-1, -1, -1, 7, 620]] * 2
-        assert np.isnan(found.cosines[:, 2:]).all()
-        assert not np.isnan(found.cosines[:, :2]).any()
-        nothing = TableSearch(open_table(place)).nearest(vectors(2, seed=3), 5, np.zeros(640, bool))
-        assert (nothing.rows == -1).all()
-
-    def test_brought_up_to_date(self, place: str, tmp_path: Path) -> None:
-        copy = str(shutil.copytree(place, tmp_path / "copy.lance"))
-        assert open_table(copy).dataset.stats.index_stats("embedding_idx")["num_unindexed_rows"] == 40
-        for _ in range(2):
-            assert build_index(copy) >= 0.95
-            dataset = open_table(copy).dataset
-            assert {index.num_rows_indexed for index in dataset.describe_indices()} == {640}
-            assert dataset.stats.index_stats("embedding_idx")["num_unindexed_rows"] == 0
-
-    def test_songs_by_their_names(self, place: str) -> None:
-        found = open_table(place).find(["/music/7.mp3", "630.mp3", "8"])  # of which the index of names has the first
-        assert list(found) == [(7, "7.mp3", "/music/7.mp3"), (630, "630.mp3", "/music/630.mp3")]
-
-
-def test_recall_leaves_out_the_song_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    push(collection(vectors(30)), str(tmp_path / "a.lance"))
-
-    def halved(self: TableSearch, queries: NDArray[np.float32], k: int, allowed: None) -> Hits:
-        hits = TableSearch(self.table, exact=True).nearest(queries, k, allowed)
-        hits.rows[:, 6:] = -1  # the song and five others are left
-        return hits
-
-    monkeypatch.setattr(TableSearch, "_suggested", halved)
-    assert build_index(str(tmp_path / "a.lance")) == 0.5
-
-
-def test_an_index_of_very_few(tmp_path: Path) -> None:
+def test_a_table_that_an_earlier_poolembed_indexed(tmp_path: Path) -> None:
     place = str(tmp_path / "a.lance")
-    push(collection(vectors(1)), place)
-    assert build_index(place) == 1
+    push(collection(vectors(600)), place)
+    dataset = open_table(place).dataset
+    dataset.create_index("embedding", "IVF_RQ", metric="cosine")
+    for name in ("path", "key"):
+        dataset.create_scalar_index(name, "BTREE")
+    both = collection(np.concatenate([vectors(600), vectors(40, seed=5)]))
+    assert push(both, place).new == 40
+    found = TableSearch(open_table(place)).nearest(vectors(5, seed=3), 10)
+    expected = ExactSearch(both).nearest(vectors(5, seed=3), 10)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.cosines, expected.cosines)
+    songs = open_table(place).find(["/music/7.mp3", "630.mp3", "8"])  # of which the index of names has the first
+    assert list(songs) == [(7, "7.mp3", "/music/7.mp3"), (630, "630.mp3", "/music/630.mp3")]
 
 
 def test_songs_are_found_by_their_names(tmp_path: Path) -> None:
@@ -170,16 +114,11 @@ def test_songs_are_found_by_their_names(tmp_path: Path) -> None:
 def test_names_of_hits_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path / "a.lance")
     push(collection(vectors(50)), place)
-    library = open_library(place)
-    hits = library.searcher.nearest(vectors(3, seed=1), 10)
-    # The library opens a table once, so the names that a search leaves are those that the collection shows.
+    table = open_table(place)
+    searcher, paths = TableSearch(table), table_collection(table).paths
+    hits = searcher.nearest(vectors(3, seed=1), 10)
     monkeypatch.setattr("poolembed.search.lance.Table.take", lambda *_: pytest.fail("read again"))
-    names = [library.collection.paths[row] for row in hits.rows.ravel().tolist()]
-    assert names == [f"/music/{row}.mp3" for row in hits.rows.ravel()]
-    assert library.collection.keys[hits.rows[0, 0]] == f"{hits.rows[0, 0]}.mp3"
-    monkeypatch.undo()
-    few = library.searcher.nearest(vectors(1, seed=2), 4)
-    assert library.searcher.table._names.keys() == set(few.rows[0].tolist())  # type: ignore[attr-defined]
+    assert [paths[row] for row in hits.rows.ravel().tolist()] == [f"/music/{row}.mp3" for row in hits.rows.ravel()]
 
 
 def test_what_others_write_meanwhile_is_not_seen(tmp_path: Path) -> None:
@@ -276,24 +215,9 @@ class TestErrors:
     def test_options_of_other_collections(self, tmp_path: Path, option: str) -> None:
         push(collection(vectors(1)), str(tmp_path / "a.lance"))
         with pytest.raises(PoolembedError, match="does not go with"):
-            open_library(str(tmp_path / "a.lance"), **{option: 1})  # type: ignore[arg-type]
+            open_songs(str(tmp_path / "a.lance"), **{option: 1})  # type: ignore[arg-type]
 
 
 def test_the_library_is_imported_when_a_table_is_used_and_not_before() -> None:
-    code = "import sys, poolembed.search.opening, poolembed.search.push; sys.exit('lance' in sys.modules)"
+    code = "import sys, poolembed.search.songs, poolembed.search.push; sys.exit('lance' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_filters_reach_lists_beyond_the_first(tmp_path: Path) -> None:
-    """An index looks through at least `PROBES` lists; rows that lie in none of them are found if a filter asks."""
-    random = np.random.default_rng(0)
-    centres = 100 * random.standard_normal((3 * PROBES, 16))
-    matrix = np.repeat(centres, 10, axis=0) + random.standard_normal((30 * PROBES, 16))
-    place = str(tmp_path / "a.lance")
-    push(collection(matrix.astype(np.float32)), place)
-    open_table(place).dataset.create_index("embedding", "IVF_RQ", metric="cosine", num_partitions=3 * PROBES)
-    query = matrix[:1].astype(np.float32)
-    query /= np.linalg.norm(query)
-    far = np.zeros(len(matrix), bool)
-    far[np.argsort(ExactSearch(collection(matrix.astype(np.float32))).nearest(query, len(matrix)).rows[0])[-5:]] = True
-    assert np.count_nonzero(TableSearch(open_table(place)).nearest(query, 5, far).rows >= 0) == 5

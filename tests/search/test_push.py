@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolembed.errors import UsageError, VectorsError
+from poolembed.errors import VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import open_collection
 from poolembed.search.lance import check_written, open_table
@@ -60,7 +60,6 @@ def test_as_a_dictionary(tmp_path_factory: pytest.TempPathFactory, pushes: list[
                 unchanged=sum(expected.get(name) == seed for name, seed in songs.items()),
                 others=len(expected.keys() - songs.keys()),
                 left=0,
-                recall_at_10=None,
             )
             expected |= songs
             there = content(place)
@@ -100,7 +99,7 @@ def test_a_file_that_comes_out_short_is_taken_back(
 def test_nothing_new_writes_nothing(place: str) -> None:
     push(collection(vectors(30)), place)
     before = {file: file.read_bytes() for file in Path(place).rglob("*") if file.is_file()}
-    assert push(collection(vectors(30)), place) == Pushed(0, 0, 30, 0, 0, None)
+    assert push(collection(vectors(30)), place) == Pushed(0, 0, 30, 0, 0)
     assert {file: file.read_bytes() for file in Path(place).rglob("*") if file.is_file()} == before
 
 
@@ -109,7 +108,7 @@ def test_new_songs_write_themselves_alone(place: str) -> None:
     whole = sum(file.stat().st_size for file in Path(place, "data").iterdir())
     names = [f"{row}.mp3" for row in range(2000)]
     more = collection(np.concatenate([vectors(5, seed=1), vectors(2000)]), [*"abcde", *names])
-    assert push(more, place) == Pushed(5, 0, 2000, 0, 0, None)
+    assert push(more, place) == Pushed(5, 0, 2000, 0, 0)
     assert sum(file.stat().st_size for file in Path(place, "data").iterdir()) < 1.05 * whole
 
 
@@ -118,7 +117,7 @@ def test_the_last_bit_of_any_number_counts(place: str) -> None:
     push(collection(matrix), place)
     for row in range(SIZE - 1):
         matrix[row, row] = np.nextafter(matrix[row, row], np.float32(2))
-    assert push(collection(matrix), place) == Pushed(0, SIZE - 1, 1, 0, 0, None)
+    assert push(collection(matrix), place) == Pushed(0, SIZE - 1, 1, 0, 0)
 
 
 def test_vectors_are_stored_as_they_are(place: str) -> None:
@@ -212,11 +211,6 @@ class TestRefused:
         assert raised.value.hint is not None
         assert "--paths" in raised.value.hint
 
-    def test_an_index_of_odd_vectors(self, place: str) -> None:
-        with pytest.raises(UsageError, match="multiple of 8"):
-            push(collection(vectors(3, 12), model=None), place, index=True)
-        assert not Path(place).exists()
-
     def test_a_place_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(VectorsError, match=r"file/a\.lance"):
@@ -230,14 +224,6 @@ def test_names_that_are_not_utf8_or_look_like_sql(place: str) -> None:
     assert push(collection(vectors(5), names), place).unchanged == 5
     assert push(collection(vectors(5, seed=1), names), place).changed == 5
     assert len(content(place)) == 5
-
-
-def test_index_on_the_way(place: str) -> None:
-    assert push(collection(vectors(300)), place, index=True).recall_at_10 == pytest.approx(1, abs=0.1)
-    assert open_table(place).indexed
-    push(collection(vectors(310)), place)
-    assert push(collection(vectors(310)), place, index=True).recall_at_10 == pytest.approx(1, abs=0.1)
-    assert open_table(place).dataset.stats.index_stats("embedding_idx")["num_unindexed_rows"] == 0
 
 
 def test_progress(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,10 +248,10 @@ def test_stopped_between_lots(place: str, monkeypatch: pytest.MonkeyPatch) -> No
         if done > 0:
             stop.set()
 
-    done = push(collection(vectors(35)), place, index=True, progress=watch, stop=stop)
-    assert done == Pushed(new=20, changed=0, unchanged=0, others=0, left=15, recall_at_10=None)
+    done = push(collection(vectors(35)), place, progress=watch, stop=stop)
+    assert done == Pushed(new=20, changed=0, unchanged=0, others=0, left=15)
     assert len(content(place)) == 20
-    assert push(collection(vectors(35)), place) == Pushed(15, 0, 20, 0, 0, None)
+    assert push(collection(vectors(35)), place) == Pushed(15, 0, 20, 0, 0)
 
 
 KILLED = """
@@ -301,7 +287,7 @@ def test_killed_while_adding(place: str, lots: int, rows: int) -> None:
     else:
         with pytest.raises(VectorsError, match="no table"):
             open_table(place)
-    assert push(collection(vectors(50)), place) == Pushed(50 - 20 * lots, 0, 20 * lots, 0, 0, None)
+    assert push(collection(vectors(50)), place) == Pushed(50 - 20 * lots, 0, 20 * lots, 0, 0)
     assert [vector for _, vector in content(place).values()] == vectors(50).tolist()
 
 
@@ -314,10 +300,10 @@ def test_killed_while_replacing(place: str) -> None:
     assert len(there) == 50
     of_both = [there[f"/music/{row}.mp3"][1] for row in range(50)]
     assert of_both == [*vectors(50, seed=1)[:15].tolist(), *vectors(50)[15:].tolist()]
-    assert push(collection(vectors(50, seed=1)), place) == Pushed(0, 35, 15, 0, 0, None)
+    assert push(collection(vectors(50, seed=1)), place) == Pushed(0, 35, 15, 0, 0)
 
 
 def test_a_table_can_be_moved(place: str, tmp_path: Path) -> None:
     push(collection(vectors(5)), place)
     shutil.move(place, tmp_path / "moved.lance")
-    assert push(collection(vectors(6)), str(tmp_path / "moved.lance")) == Pushed(1, 0, 5, 0, 0, None)
+    assert push(collection(vectors(6)), str(tmp_path / "moved.lance")) == Pushed(1, 0, 5, 0, 0)

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 
 from poolembed.errors import UsageError, VectorsError
 from poolembed.identity import ModelIdentity
-from poolembed.search.answers import allowed_rows, answer
 from poolembed.search.collection import Collection, open_collection
 from poolembed.search.exact import ExactSearch
-from poolembed.search.locating import locate
-from poolembed.search.queries import Query, every_row, mean_query, read_queries, unit_vector
+from poolembed.search.queries import Query, every_row, locate, mean_query, read_queries, unit_vector
+from poolembed.search.songs import Songs
 from tests.search.copies import direction, embedded
 
 SONGS = {"a.wav": 10.0, "b/a.wav": 20.0, "b/c d.wav": 40.0, "ü.wav": 80.0}
@@ -87,28 +86,28 @@ class TestLocating:
 class TestReading:
     def test_songs_of_the_collection_and_others(self, library: Collection, tmp_path: Path) -> None:
         (tmp_path / "new.mp3").write_bytes(b"")
-        queries = read_queries(["songs/a.wav", "new.mp3", "ü.wav", "no.mp3", "songs"], library)
-        assert [query if isinstance(query, str) else query.name for query in queries.found] == [
+        found, failures = read_queries(["songs/a.wav", "new.mp3", "ü.wav", "no.mp3", "songs"], library)
+        assert [query if isinstance(query, str) else query.name for query in found] == [
             "songs/a.wav",
             "new.mp3",
             "ü.wav",
         ]
-        first, _, third = queries.found
+        first, _, third = found
         assert isinstance(first, Query)
         assert isinstance(third, Query)
         assert (first.rows, third.rows) == ([0], [3])
         np.testing.assert_allclose(third.vector, direction(80), atol=1e-7)
-        assert list(queries.failures) == ["no.mp3", "songs"]
-        assert "no such file, and no song of" in queries.failures["no.mp3"]
-        assert "poolembed embed songs -o -" in queries.failures["songs"]
+        assert list(failures) == ["no.mp3", "songs"]
+        assert "no such file, and no song of" in str(failures["no.mp3"])
+        assert "poolembed embed songs -o -" in str(failures["songs"])
 
     def test_vectors(self, library: Collection, tmp_path: Path) -> None:
         np.save("one.npy", [3.0, 4.0])
         np.save("TWO.NPY.npy", np.array([[0, 2], [5, 0]], np.int16))
         Path("TWO.NPY.npy").rename("two.NPY")
-        queries = read_queries(["one.npy", "two.NPY"], library)
-        assert not queries.failures
-        found = [query for query in queries.found if isinstance(query, Query)]
+        queries, failures = read_queries(["one.npy", "two.NPY"], library)
+        assert not failures
+        found = [query for query in queries if isinstance(query, Query)]
         assert [query.name for query in found] == ["one.npy", "two.NPY[0]", "two.NPY[1]"]
         expected = np.array([[0.6, 0.8], [0, 1], [1, 0]])
         np.testing.assert_allclose(np.stack([query.vector for query in found]), expected, atol=1e-7)
@@ -122,7 +121,7 @@ class TestReading:
         (tmp_path / "again" / "songs").symlink_to(tmp_path / "songs" / "b")  # so the key is that of another song
         out = embedded(tmp_path / "again", {"a.wav": 11.0}, format)
         (file,) = out.glob("*.npy")
-        (query,) = read_queries([str(file)], library).found
+        ((query,), _) = read_queries([str(file)], library)
         assert isinstance(query, Query)
         assert list(query.rows) == [1]
         np.testing.assert_allclose(query.vector, direction(11), atol=1e-7)
@@ -142,19 +141,18 @@ class TestReading:
             {"path": "new.wav", "embedding": [1.0, 0.0]},
         ]
         data = b"\n".join(json.dumps(line).encode() for line in lines) + b"\n\n"
-        queries = read_queries(["-"], library, data)
-        assert not queries.failures
-        one, other = queries.found
+        (one, other), failures = read_queries(["-"], library, data)
+        assert not failures
         assert isinstance(one, Query)
         assert isinstance(other, Query)
         assert (one.name, list(one.rows), other.name, list(other.rows)) == ("songs/b/a.wav", [1], "new.wav", [])
         np.testing.assert_allclose([one.vector, other.vector], [[0, 1], [1, 0]], atol=1e-7)
 
     def test_npy_on_standard_input(self, library: Collection) -> None:
-        (one,) = read_queries(["-"], library, npy([0.0, 2.0])).found
+        ((one,), _) = read_queries(["-"], library, npy([0.0, 2.0]))
         assert isinstance(one, Query)
         assert one.name == "standard input"
-        two = read_queries(["-"], library, npy(np.asfortranarray([[0.0, 2.0], [1.0, 0.0]]))).found
+        two, _ = read_queries(["-"], library, npy(np.asfortranarray([[0.0, 2.0], [1.0, 0.0]])))
         assert [query.vector.tolist() for query in two if isinstance(query, Query)] == [[0, 1], [1, 0]]
 
     @pytest.mark.parametrize(
@@ -170,9 +168,9 @@ class TestReading:
         ],
     )
     def test_standard_input_that_is_no_query(self, library: Collection, data: bytes, words: str) -> None:
-        queries = read_queries(["-", "songs/a.wav"], library, data)
-        assert words in queries.failures["-"]
-        assert len(queries.found) == 1
+        found, failures = read_queries(["-", "songs/a.wav"], library, data)
+        assert words in str(failures["-"])
+        assert len(found) == 1
 
     def test_good_lines_of_standard_input_are_taken(self, library: Collection) -> None:
         lines = [
@@ -185,9 +183,9 @@ class TestReading:
             b'{"path": "one", "embedding": 1}',
             b'{"embedding": [1, 2]}',
         ]
-        queries = read_queries(["-"], library, b"\n".join(lines))
-        assert [query.name for query in queries.found if isinstance(query, Query)] == ["good"]
-        assert list(queries.failures) == [
+        found, failures = read_queries(["-"], library, b"\n".join(lines))
+        assert [query.name for query in found if isinstance(query, Query)] == ["good"]
+        assert list(failures) == [
             "standard input, line 2",
             "standard input, line 6",
             "standard input, line 7",
@@ -196,7 +194,7 @@ class TestReading:
             "zero",
             "nan",
         ]
-        assert "have 2" in queries.failures["long"]
+        assert "have 2" in str(failures["long"])
 
     @pytest.mark.parametrize(
         ("vector", "words"),
@@ -211,18 +209,18 @@ class TestReading:
     )
     def test_files_that_are_no_query(self, library: Collection, vector: Any, words: str) -> None:
         np.save("bad.npy", vector, allow_pickle=True)
-        queries = read_queries(["songs/a.wav", "bad.npy", "missing.npy"], library)
-        assert len(queries.found) == 1
-        assert words in queries.failures["bad.npy"]
-        assert "No such file" in queries.failures["missing.npy"]
+        found, failures = read_queries(["songs/a.wav", "bad.npy", "missing.npy"], library)
+        assert len(found) == 1
+        assert words in str(failures["bad.npy"])
+        assert "No such file" in str(failures["missing.npy"])
 
     def test_the_first_numbers_of_longer_vectors(self, library: Collection) -> None:
         np.save("long.npy", [3.0, 4.0, 7.0])
-        (query,) = read_queries(["long.npy"], library, shorten=True).found
+        ((query,), _) = read_queries(["long.npy"], library, shorten=True)
         assert isinstance(query, Query)
         np.testing.assert_allclose(query.vector, [0.6, 0.8], atol=1e-7)
         np.save("short.npy", [3.0])
-        assert read_queries(["short.npy"], library, shorten=True).failures
+        assert read_queries(["short.npy"], library, shorten=True)[1]
 
     @quick
     @given(st.lists(st.sampled_from([-1e200, -1e-200, 0.0, 1.0, 3.0, 1e200]), min_size=2, max_size=2))
@@ -241,26 +239,28 @@ class TestAnswers:
         matrix = np.array(
             data.draw(st.lists(st.sampled_from([(1, 0), (1, 1), (0, 1)]), min_size=count, max_size=count))
         )
-        library = named([str(row) for row in range(count)])
-        library = Collection("x", library.keys, library.paths, matrix.astype(np.float32), False, None, "")
         rows = data.draw(st.sets(st.integers(0, count - 1)))
-        query = Query("q", np.array([1, 0], np.float32), sorted(rows))
-        (found,) = answer(ExactSearch(library), [query], k, with_query=itself)
-        cosine = matrix[:, 0] / np.linalg.norm(matrix, axis=1)
+        names = ["q" if row in rows else str(row) for row in range(count)]
+        library = Collection("x", names, names, matrix.astype(np.float32), False, None, "")
+        query = matrix[min(rows)] if rows else np.array([1, 0])
+        songs = Songs(library, ExactSearch(library))
+        found = songs.search("q" if rows else query, k, with_query=itself)
+        cosine = matrix @ query / np.linalg.norm(matrix, axis=1) / np.linalg.norm(query)
         order = [row for row in np.lexsort((np.arange(count), -cosine)).tolist() if itself or row not in rows]
-        assert found.rows == order[:k]
-        np.testing.assert_allclose(found.cosines, cosine[found.rows], atol=1e-6)
+        assert [hit.path for hit in found] == [names[row] for row in order[:k]]
+        assert [hit.rank for hit in found] == list(range(1, len(found) + 1))
+        np.testing.assert_allclose([hit.cosine for hit in found], cosine[order[:k]], atol=1e-6)
 
     def test_all_songs(self) -> None:
         count = 600
         matrix = np.random.default_rng(0).standard_normal((count, 3)).astype(np.float32)
         names = [f"{row}.mp3" for row in range(count)]
         library = Collection("x", names, names, matrix, False, None, "")
-        found = list(answer(ExactSearch(library), every_row(library), 1))
-        assert [each.query for each in found] == names
+        found = list(Songs(library, ExactSearch(library)).neighbours(1))
+        assert [query for query, _ in found] == names
         cosines = matrix @ matrix.T / np.outer(*[np.linalg.norm(matrix, axis=1)] * 2)
         np.fill_diagonal(cosines, -2)
-        assert [each.rows[0] for each in found] == cosines.argmax(axis=1).tolist()
+        assert [hit.path for _, (hit,) in found] == [names[row] for row in cosines.argmax(axis=1)]
 
     def test_every_row_of_many(self) -> None:
         library = named([f"{row}.mp3" for row in range(5000)])
@@ -292,15 +292,15 @@ class TestFilters:
         library = named([f"/m/{key}" for key in keys], keys)
         if not any(expected):
             with pytest.raises(VectorsError, match="left by the filters"):
-                allowed_rows(library, including, excluding)
+                library.matching(including, excluding)
             return
-        allowed = allowed_rows(library, including, excluding)
+        allowed = library.matching(including, excluding)
         assert (allowed is None) == (not including and not excluding)
         assert allowed is None or allowed.tolist() == expected
 
     def test_a_home_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/m")
-        allowed = allowed_rows(named(["/m/a", "/n/a"]), ["~/*"], [])
+        allowed = named(["/m/a", "/n/a"]).matching(["~/*"], [])
         assert allowed is not None
         assert allowed.tolist() == [True, False]
 
@@ -310,4 +310,4 @@ def test_identities_are_compared_by_fingerprint(library: Collection, tmp_path: P
     text = (out / "manifest.jsonl").read_text()
     (out / "manifest.jsonl").write_text(text.replace('"m"', '"renamed"'))
     assert library.model == ModelIdentity("m", "f" * 64, 2)
-    assert not read_queries([str(out / "z.wav.npy")], library).failures
+    assert not read_queries([str(out / "z.wav.npy")], library)[1]

@@ -116,8 +116,6 @@ def _disturbed(
     outcome.take(scenario.name, done, codes, says)
     if done.code in scenario.codes and done.code != 3:  # with 3, songs may have failed for want of something
         outcome.faults += [f"{scenario.name}: ends with {done.code}, and {w}" for w in differences(end, tree(work))]
-        if scenario.name.startswith("train"):
-            return  # once there is a model, the same command says so
     done, _ = go_on(zygote, work, command, scenario)
     outcome.take(f"{scenario.name}, then", done, scenario.codes)
     outcome.codes[str(done.code)] -= 1
@@ -371,14 +369,11 @@ def _eight(together: bool) -> Row:
                 for done in pool.map(go, zip(zygotes, places, strict=True)):
                     # Those that come second are told so; those that come when all is done find nothing to do.
                     wanted = (*one.scenario.codes, 1) if together else one.scenario.codes
-                    if together and name.startswith("train") and "holds a model already" in done.err:
-                        continue
                     outcome.take(name, done, wanted, "another run" if "resume" not in done.err else "--resume")
                 for work, end in zip(works, ends, strict=True):
                     done, _ = go_on(zygote, work, command, one.scenario)
-                    if not (name.startswith("train") and "holds a model already" in done.err):
-                        outcome.take(f"{name}, then", done, one.scenario.codes)
-                        outcome.codes[str(done.code)] -= 1
+                    outcome.take(f"{name}, then", done, one.scenario.codes)
+                    outcome.codes[str(done.code)] -= 1
                     outcome.faults += [f"{name}: {words}" for words in differences(end, tree(work))]
         return outcome
 

@@ -14,9 +14,9 @@ from typing import Any
 
 def checkpoint_always() -> None:
     """A checkpoint after every step of training, and not every minute."""
-    import poolembed.train.loop
+    from poolembed.train import trainer
 
-    poolembed.train.loop.CHECKPOINT_EVERY = 0.0
+    trainer.CHECKPOINT_EVERY = 0.0
 
 
 def after_listing(songs: str) -> None:

@@ -249,8 +249,11 @@ def tree(work: Path) -> Tree:
         except (ValueError, OSError) as error:
             files["music.lance"] = f"cannot be read: {error}".encode()
     trained = "out/run.toml" in files
-    for path in [path for path in files if path.endswith("/index.jsonl")]:
-        files[path], files[path.replace("index.jsonl", "mel.u8")] = _cached(work / path), b""
+    shards = [path for path in files if re.search(r"(?:^|/)cache/\w+/\d{5}\.(npy|json)$", path)]
+    for folder in {path.rpartition("/")[0] for path in shards}:
+        files[f"{folder}/shards"] = _cached(work / folder)
+    for path in shards:
+        del files[path]
     for path, data in files.items():
         if data is None:
             continue
@@ -265,15 +268,14 @@ def tree(work: Path) -> Tree:
     return files
 
 
-def _cached(index: Path) -> bytes:
-    """What a cache of log-mels holds: its entries in no order, for threads fill it, and their rows."""
-    lines = [json.loads(line) for line in index.read_bytes().splitlines()]
-    entries = {json.dumps(line["stretch"]): line for line in lines if "stretch" in line}
-    rows = index.with_name("mel.u8").read_bytes()
-    width = len(rows) // max(line["offset"] + line["rows"] for line in entries.values())
-    for line in entries.values():
-        first = line.pop("offset") * width
-        line["data"] = rows[first : first + line["rows"] * width].hex()
+def _cached(folder: Path) -> bytes:
+    """What a cache of log-mels holds, in no order and however it is divided: threads fill it, and kills divide it."""
+    entries = {}
+    for index in folder.glob("*.json"):
+        rows = np.load(index.with_suffix(".npy"))
+        for line in json.loads(index.read_bytes()):
+            line["data"] = rows[line.pop("first") :][: line["rows"]].tobytes().hex()
+            entries[json.dumps(line["excerpt"])] = line
     return "\n".join(json.dumps(entries[name]) for name in sorted(entries)).encode()
 
 

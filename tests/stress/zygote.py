@@ -68,7 +68,7 @@ _PRELOADED = (
     "poolembed.embed.run",
     "poolembed.embed.outputs",
     "poolembed.map",
-    "poolembed.search.layout",
+    "poolembed.map.layout",
     "poolembed.train.run",
     "av",
     "soundfile",

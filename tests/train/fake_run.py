@@ -155,11 +155,13 @@ def _head(labels: Sequence[str], multi_label: bool, held_out: int, random: np.ra
 def _data(
     labels: Sequence[str], column: str | None, multi_label: bool, clips: int, held_out: int, dropped: int
 ) -> dict[str, Any]:
-    sides = {"train": clips - held_out, "valid": held_out}
+    splits = {"train": clips - held_out, "valid": held_out}
     return {
         "source": "clips",
-        "sides": {side: {"clips": n, "groups": n // 4, "hours": n * 5 / 3600} for side, n in sides.items()},
-        "labels": {column: {label: {side: n // len(labels) for side, n in sides.items()} for label in sorted(labels)}}
+        "splits": {split: {"clips": n, "groups": n // 4, "hours": n * 5 / 3600} for split, n in splits.items()},
+        "labels": {
+            column: {label: {split: n // len(labels) for split, n in splits.items()} for label in sorted(labels)}
+        }
         if column
         else {},
         "multi_label": {column: multi_label} if column else {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import soundfile
 from poolembed.bundle import save_bundle
 from poolembed.labels import DataReport
 from poolembed.train.config import TrainConfig
-from poolembed.train.loop import EpochRecord, Plan
+from poolembed.train.run import train as train_and_draw
+from poolembed.train.trainer import EpochRecord, Plan
 from tests.conftest import RATE, tiny_network
+
+train = partial(train_and_draw, report=False)
+"""Drawing the report takes longer than all the rest of such a run."""
 
 
 class Quiet:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
-import shutil
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from torch import Tensor
 from poolembed.embed.engine import Engine
 from poolembed.embed.song import Embedded
 from poolembed.errors import OutputError
-from poolembed.files.writing import write_at
 from poolembed.labels import Clip
 from poolembed.nn.config import PoolingConfig
 from poolembed.nn.model import SongModel
@@ -73,7 +70,6 @@ def assert_same_as_computed(network: SongModel, stored: FeatureBatch, batch: Bat
     """Frame features are equal to what float16 keeps; everything that is made of the parts is equal to that as well."""
     assert torch.equal(stored.frames, batch.frames)
     assert torch.equal(stored.clips, batch.clips)
-    assert torch.equal(stored.rows, batch.rows)
     expected, parts = computed(network, batch), stored.parts()
     assert [part.shape for part in parts] == [part.shape for part in expected]
     real = torch.arange(expected[0].shape[-1]) * network.config.encoder.time_reduction < batch.frames.unsqueeze(1)
@@ -111,7 +107,9 @@ class TestFeatures:
         for step in range(10):
             stored = cache.batch(sampler, step, windows)
             clips = stored.clips.numpy()
-            lengths = np.array([mels[0].frames(int(row)) for row in stored.rows])
+            lengths = np.array(
+                [mels[0].frames(row) for row in map(mels[1].__getitem__, stored.clips.tolist()) if row is not None]
+            )
             starts = sampler.starts(step, np.round(lengths / WINDOW).astype(np.int64) - windows)
             begun |= set(starts[lengths == 320].tolist())
             assert_same_as_computed(NETWORK, stored, crops.cut(clips, starts * WINDOW, windows))
@@ -197,7 +195,7 @@ class TestFiles:
         assert cache.fill(limit_gb=1, watch=lambda done, total: told.append((done, total)))
         total = sum(-(-frames // WINDOW) for frames in LENGTHS)
         assert told == [(done, total) for done in [*range(0, total, 8), total]]
-        assert sum(file.stat().st_size for file in cache.folder.iterdir()) == cache.size
+        assert 0 <= sum(file.stat().st_size for file in cache.folder.iterdir()) - cache.size < 512, "headers"
         monkeypatch.setattr(FeatureCache, "_encode", None)
         again = filled(tmp_path, mels)
         batches = [each.gather(np.array(NUMBERS), np.zeros(8, np.int64), 3) for each in (cache, again)]
@@ -221,69 +219,66 @@ class TestFiles:
         different.append(FeatureCache(tmp_path, NETWORK, cache, rows[:3]).folder)
         assert len({*same, *different}) == 5
 
-    def test_killed_at_any_write(
-        self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        expected = {name: (filled(tmp_path / "whole", mels).folder / name).read_bytes() for name in (FRAMES, OTHERS)}
-        for killed in range(20):
-            directory, writes = tmp_path / str(killed), 0
-
-            def dying(file: int, data: bytes, offset: int, killed: int = killed) -> None:
-                nonlocal writes
-                writes += 1
-                if writes > killed:
-                    write_at(file, data[: len(data) * (killed % 3) // 3], offset)
-                    raise KeyboardInterrupt
-                write_at(file, data, offset)
-
-            monkeypatch.setattr(features_module, "write_at", dying)
-            cache = FeatureCache(directory, NETWORK, *mels)
-            with suppress(KeyboardInterrupt):
-                cache.fill(limit_gb=1)
-            assert cache.folder.exists() == (writes <= killed)
-            monkeypatch.setattr(features_module, "write_at", write_at)
-            folder = filled(directory, mels).folder
-            assert {name: (folder / name).read_bytes() for name in (FRAMES, OTHERS)} == expected
-            assert sorted(path.name for path in directory.iterdir()) == sorted([folder.name, "features.lock"])
-            if writes <= killed:
-                return
-        raise AssertionError("more writes than were tried")
-
-    @pytest.mark.parametrize("cut", [(0.0, 1.0), (1.0, 0.0), (0.3, 0.9), (0.9, 0.3), (0.55, 0.55)])
-    def test_cut_anywhere(
-        self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, cut: tuple[float, float]
-    ) -> None:
-        cache = filled(tmp_path, mels)
-        expected = {name: (cache.folder / name).read_bytes() for name in (FRAMES, OTHERS)}
+    @pytest.mark.parametrize("batch", range(3))
+    def test_killed_at_any_batch(self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, batch: int) -> None:
+        """The next fill begins again, whatever the killed one left."""
+        expected = filled(tmp_path / "whole", mels)
+        cache = FeatureCache(tmp_path / "killed", NETWORK, *mels)
         work = cache.folder.with_name(f".{cache.folder.name}.part")
-        work.mkdir()
-        for name, share in zip((FRAMES, OTHERS), cut, strict=True):
-            (work / name).write_bytes(expected[name][: int(share * len(expected[name]))])
-        shutil.rmtree(cache.folder)
-        folder = filled(tmp_path, mels).folder
-        assert {name: (folder / name).read_bytes() for name in (FRAMES, OTHERS)} == expected
 
-    def test_stop_and_go_on(self, mels: tuple[MelCache, list[int | None]], tmp_path: Path) -> None:
+        def kill(done: int, total: int) -> None:
+            if done >= 8 * batch:
+                work.with_name("kept").mkdir()
+                for name in (FRAMES, OTHERS):  # as a kill leaves it, which nothing tidies
+                    (work.with_name("kept") / name).write_bytes((work / name).read_bytes())
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            cache.fill(limit_gb=1, watch=kill)
+        assert not cache.folder.exists()
+        work.with_name("kept").rename(work)
+        folder = filled(tmp_path / "killed", mels).folder
+        assert folder.name == expected.folder.name
+        for name in (FRAMES, OTHERS):
+            assert (folder / name).read_bytes() == (expected.folder / name).read_bytes()
+        assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "features.lock"])
+
+    def test_a_stop_leaves_nothing_and_the_next_fill_is_whole(
+        self, mels: tuple[MelCache, list[int | None]], tmp_path: Path
+    ) -> None:
         stop = threading.Event()
         cache = FeatureCache(tmp_path, NETWORK, *mels)
         assert not cache.fill(limit_gb=1, stop=stop, watch=lambda done, _: stop.set() if done >= 8 else None)
-        told: list[int] = []
-        assert cache.fill(limit_gb=1, watch=lambda done, _: told.append(done))
-        assert told[0] == 8
+        assert [path.name for path in tmp_path.iterdir()] == ["features.lock"]
+        assert cache.fill(limit_gb=1)
+
+    @pytest.mark.parametrize("name", [FRAMES, OTHERS])
+    @pytest.mark.parametrize("content", [None, b"", b"?" * 400, b"\x93NUMPY\x01\x00"])
+    def test_a_damaged_file_is_named(
+        self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, name: str, content: bytes | None
+    ) -> None:
+        folder = filled(tmp_path, mels).folder
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        with pytest.raises(OutputError, match=name) as caught:
+            filled(tmp_path, mels)
+        assert str(folder) in str(caught.value.hint)
 
     def test_limits(
         self, mels: tuple[MelCache, list[int | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache = FeatureCache(tmp_path, NETWORK, *mels)
-        with pytest.raises(OutputError, match=r"may hold 0\.001 MB") as caught:
+        with pytest.raises(OutputError, match=r"may hold 1 kB") as caught:
             cache.fill(limit_gb=1e-6)
         assert str(tmp_path) in caught.value.message
         assert "--cache-limit" in str(caught.value.hint)
 
-        def full(file: int, data: bytes, offset: int) -> None:
+        def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(features_module, "write_at", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match="No space left") as caught:
             cache.fill(limit_gb=1)
         assert "--cache" in str(caught.value.hint)
+        assert [path.name for path in tmp_path.iterdir()] == ["features.lock"], "its space is given back"

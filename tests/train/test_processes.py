@@ -11,15 +11,13 @@ import pytest
 import torch
 
 from poolembed.bundle import load_bundle
-from poolembed.train.run import train
-from tests.train.runs import config
+from tests.train.runs import config, train
 from tests.waiting import PATIENCE
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from poolembed.train.run import train
-from tests.train.runs import config
+from tests.train.runs import config, train
 
 options = {"batch_size": 6, "freeze": "encoder", "epochs": 2, "lr": 0.005}
 train(config(Path(sys.argv[1]), output=sys.argv[1] + "/two", **options))

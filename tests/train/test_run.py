@@ -17,23 +17,24 @@ from filelock import FileLock
 
 import poolembed
 from poolembed.bundle import load_bundle
+from poolembed.embed.predict import Prediction, load_predictor
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import LabelsError, OutputError, TrainingError, UsageError
-from poolembed.predict import Prediction, load_predictor
 from poolembed.progress import silent
-from poolembed.train import loop
+from poolembed.train import start, trainer
 from poolembed.train.cache import dequantise, quantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import read_config
-from poolembed.train.data import load_data
-from poolembed.train.feeds import Reader
-from poolembed.train.learner import Student
+from poolembed.train.dataset import load_dataset
+from poolembed.train.loading import WholeClips
+from poolembed.train.module import HeadedModel
+from poolembed.train.objectives.objectives import Objectives
 from poolembed.train.processes import Processes
-from poolembed.train.run import Run, train
+from poolembed.train.run import Run
 from poolembed.train.sampling import Crops
 from poolembed.train.start import start_model
 from tests.conftest import RATE, tiny_config
-from tests.train.runs import Quiet, config, write_clips
+from tests.train.runs import Quiet, config, train, write_clips
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -44,7 +45,7 @@ def bundle_files(directory: Path) -> dict[str, bytes]:
 
 def test_a_run_leaves_a_bundle_that_embeds_and_its_report(tmp_path: Path) -> None:
     watcher = Quiet()
-    trained = train(config(tmp_path, epochs=12, lr=0.01), on_event=watcher.event)
+    trained = train(config(tmp_path, epochs=12, lr=0.01), on_event=watcher.event, report=True)
     assert trained.finished
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
@@ -110,32 +111,32 @@ RESUMED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", RESUMED, ids="+".join)
-@pytest.mark.parametrize("after", [2, 4], ids=["in an epoch", "at its end"])
 def test_stopping_and_resuming_equals_not_having_stopped(
-    tmp_path: Path, options: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolembed.train.start.ModelConfig", tiny_config)
+    monkeypatch.setattr(start, "ModelConfig", tiny_config)
     options = {"batch_size": 3, "seconds": 0.4, **options}
     whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options))
-    stop = threading.Event()
-    first = Quiet(on_step=lambda step: stop.set() if step == after else None)
-    broken = config(tmp_path, output=str(tmp_path / "broken"), **options)
-    assert not train(broken, first, stop=stop).finished
-    assert first.steps == list(range(1, after + 1))
-    second = Quiet()
-    resumed = train(broken, second, resume=True)
-    assert second.steps[0] == after + 1
-    assert resumed.finished
-    for name in ("model.safetensors", "heads.safetensors"):
-        if (tmp_path / "whole" / name).exists():
-            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
-    timings = {"seconds", "clips_per_second", "waiting"}
-    histories = [
-        [{k: v for k, v in json.loads(line).items() if k not in timings} for line in path.read_text().splitlines()]
-        for path in (tmp_path / "whole" / "history.jsonl", tmp_path / "broken" / "history.jsonl")
-    ]
-    assert histories[0] == histories[1]
-    assert whole.results["metric"] == resumed.results["metric"]
+    for after in (2, 4):  # in an epoch, and at its end
+        stop = threading.Event()
+        first = Quiet(on_step=lambda step, stop=stop, after=after: stop.set() if step == after else None)
+        broken = config(tmp_path, output=str(tmp_path / str(after)), **options)
+        assert not train(broken, first, stop=stop).finished
+        assert first.steps == list(range(1, after + 1))
+        second = Quiet()
+        resumed = train(broken, second, resume=True)
+        assert second.steps[0] == after + 1
+        assert resumed.finished
+        for name in ("model.safetensors", "heads.safetensors"):
+            if (tmp_path / "whole" / name).exists():
+                assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / str(after) / name).read_bytes(), name
+        timings = {"seconds", "clips_per_second", "waiting"}
+        histories = [
+            [{k: v for k, v in json.loads(line).items() if k not in timings} for line in path.read_text().splitlines()]
+            for path in (tmp_path / "whole" / "history.jsonl", tmp_path / str(after) / "history.jsonl")
+        ]
+        assert histories[0] == histories[1]
+        assert whole.results["metric"] == resumed.results["metric"]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypat
         if step == 5:
             raise KilledError
 
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
     train(config(tmp_path, output=str(tmp_path / "whole")))
     broken = config(tmp_path, output=str(tmp_path / "broken"))
     with pytest.raises(KilledError):
@@ -175,17 +176,22 @@ def test_resuming_a_run_that_never_reached_a_checkpoint_starts_it(tmp_path: Path
     assert again.steps[0] == 1
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_finished_run_once_more_changes_nothing(resume: bool, tmp_path: Path) -> None:
     results = train(config(tmp_path)).results
-    before = bundle_files(tmp_path / "out")
-    again = train(config(tmp_path), resume=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    watcher = Quiet()
+    again = train(config(tmp_path), watcher, resume=resume)
     assert again.finished
+    assert again.already
+    assert watcher.steps == []
     assert again.results == results
-    assert bundle_files(tmp_path / "out") == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path: Path) -> None:
-    train(config(tmp_path), report=False)
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_kill_while_the_model_was_written_left_is_removed(resume: bool, tmp_path: Path) -> None:
+    train(config(tmp_path))
     out = tmp_path / "out"
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / ".out.12345.part").mkdir()
@@ -193,7 +199,7 @@ def test_resuming_removes_what_a_kill_while_the_model_was_written_left(tmp_path:
     for name in ("checkpoint.safetensors", "results.json.part", "history.jsonl.part"):
         (out / name).write_bytes(b"half")
     (out / "mine.part").write_bytes(b"mine")
-    assert train(config(tmp_path), resume=True).finished
+    assert train(config(tmp_path), resume=resume).finished
     (out / "mine.part").unlink()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -211,7 +217,7 @@ def test_directories_that_hold_something_are_left_alone(tmp_path: Path) -> None:
         train(config(tmp_path), resume=True)
     train(config(tmp_path))
     with pytest.raises(OutputError, match=r"holds a model already.*--overwrite"):
-        train(config(tmp_path))
+        train(config(tmp_path, seed=1))
     assert train(config(tmp_path, seed=1), overwrite=True).finished
     with FileLock(tmp_path / "out" / ".train.lock"), pytest.raises(OutputError, match="another run"):
         train(config(tmp_path), overwrite=True)
@@ -253,13 +259,12 @@ def test_a_frozen_encoder_keeps_its_weights_and_sees_each_clip_once(tmp_path: Pa
 def test_what_validation_scores_is_what_embedding_gives(tmp_path: Path) -> None:
     settings = config(tmp_path)
     network = start_model(settings)
-    data = load_data(settings, network, silent, ALONE)
+    data = load_dataset(settings, network, silent, ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
-    student = run.learner.student.eval()
-    rows = run.reader().rows(student, data.division.valid)
+    outputs = run.whole_clips().outputs(run.module.headed.eval(), data.division.valid)
     model = poolembed.load(tmp_path / "start", precision="fp32")
-    for clip, embedding in zip(data.division.valid, rows.embeddings, strict=True):
+    for clip, embedding in zip(data.division.valid, outputs.embeddings, strict=True):
         expected = torch.from_numpy(model.embed(data.labelled.clips[clip].path))
         assert float(embedding @ expected) > 0.999, "quantised log-mels lead elsewhere"
 
@@ -272,15 +277,16 @@ def test_a_model_with_context_is_trained_and_embeds_as_it_was_validated(tmp_path
     assert train(settings).finished
     trained = load_bundle(tmp_path / "out")
     assert trained.network.config.encoder == encoder
-    data = load_data(settings, trained.network, silent, ALONE)
+    data = load_dataset(settings, trained.network, silent, ALONE)
     assert data is not None
-    reader = Reader(Crops.of(data.cache, data.rows, encoder), device=ALONE.device, log_floor=data.cache.log_floor)
-    rows = reader.rows(Student(trained.network, trained.heads), data.division.valid)
+    crops = Crops.of(data.cache, data.rows, encoder)
+    whole_clips = WholeClips(crops, device=ALONE.device, log_floor=data.cache.log_floor)
+    outputs = whole_clips.outputs(HeadedModel(trained.network, trained.heads), data.division.valid)
     clips = [data.labelled.clips[clip].path for clip in data.division.valid]
     embedded = poolembed.load(tmp_path / "out", precision="fp32").embed_files(clips)
     predicted = load_predictor(tmp_path / "out", precision="fp32").predict(clips)
     for embedding, score, (_, vector), prediction in zip(
-        rows.embeddings, rows.scores["label"], embedded, predicted, strict=True
+        outputs.embeddings, outputs.scores["label"], embedded, predicted, strict=True
     ):
         assert float(embedding @ torch.from_numpy(vector)) > 0.999
         assert isinstance(prediction, Prediction)
@@ -293,12 +299,11 @@ def test_halves_of_a_clip_merge_to_the_whole(tmp_path: Path) -> None:
         tmp_path, init="scratch", model=msgspec.to_builtins(tiny_config(mel_statistics=False)), pooling="max"
     )
     network = start_model(settings)
-    data = load_data(settings, network, silent, ALONE)
+    data = load_dataset(settings, network, silent, ALONE)
     assert data is not None
     run = Run(settings, network, data, ALONE)
-    student = run.learner.student.eval()
-    halves = run.reader().halves(student, 3)
-    assert halves.shape == (2, 8)
+    halves = run.whole_clips().halves(run.module.headed.eval(), [3])
+    assert halves.shape == (2, 1, 8)
     assert not torch.allclose(halves[0], halves[1])
 
 
@@ -309,7 +314,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.1, 0.7, 0.5, 0.6, 0.9])
-    monkeypatch.setattr("poolembed.train.lesson.Lesson.validate", lambda *_: {"macro_f1": next(scores)})
+    monkeypatch.setattr(Objectives, "validate", lambda *_: {"macro_f1": next(scores)})
     trained = train(config(tmp_path, epochs=5, patience=2))
     assert trained.results["epochs"] == 4
     assert trained.results["metric"] == {"name": "macro_f1", "value": 0.7, "epoch": 2}
@@ -389,7 +394,7 @@ def test_crops_are_as_long_as_asked(tmp_path: Path) -> None:
     for seconds, windows in ((0.1, 1), (window, 1), (window + 0.01, 2), (None, 3)):
         settings = config(tmp_path, seconds=seconds)
         network = start_model(settings)
-        data = load_data(settings, network, silent, ALONE)
+        data = load_dataset(settings, network, silent, ALONE)
         assert data is not None
         assert Run(settings, network, data, ALONE).windows == windows
 

@@ -14,10 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from poolembed.compare.config import small_model
 from poolembed.errors import UsageError
 from poolembed.labels import Clip
 from poolembed.train.cache import MelCache, dequantise
-from poolembed.train.sampling import Crops, Prefetcher, Sampler, epoch_order, generator, window_starts
+from poolembed.train.sampling import (
+    Batch,
+    Crops,
+    Prefetcher,
+    Sampler,
+    crop_windows,
+    epoch_order,
+    generator,
+    window_starts,
+)
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_network
 from tests.waiting import wait_until
 
@@ -172,6 +182,11 @@ def behind(mels: MelCache, row: int) -> NDArray[np.uint8]:
     return mels.with_edges(row)[-(mels.frames(row) + 2) :]
 
 
+def rows_of(rows: list[int | None], batch: Batch) -> list[int]:
+    """Where the cache has the clips of a batch."""
+    return [row for clip in batch.clips.tolist() if (row := rows[clip]) is not None]
+
+
 class TestCrops:
     @pytest.mark.parametrize("windows", [1, 2, 5])
     def test_are_stretches_of_the_clips(self, cache: tuple[MelCache, list[int | None]], windows: int) -> None:
@@ -185,17 +200,16 @@ class TestCrops:
             assert batch.mel.shape == (14, windows, FRAMES, mels.n_mels)
             assert batch.mel.dtype == torch.uint8
             assert batch.clips.tolist() == sampler.clips(step).tolist()
-            for mel, frames, clip, row in zip(batch.mel, batch.frames, batch.clips, batch.rows, strict=True):
-                assert rows[clip] == row
-                whole = behind(mels, int(row))
-                assert frames == min(mels.frames(int(row)), length)
+            for mel, frames, row in zip(batch.mel, batch.frames, rows_of(rows, batch), strict=True):
+                whole = behind(mels, row)
+                assert frames == min(mels.frames(row), length)
                 flat = mel.flatten(0, 1).numpy()
                 (start,) = [
                     at
-                    for at in range(max(1, mels.frames(int(row)) - length + 1))
+                    for at in range(max(1, mels.frames(row) - length + 1))
                     if np.array_equal(flat[:frames], whole[at : at + int(frames)])
                 ]
-                begun.add((int(row), start))
+                begun.add((row, start))
                 tail = whole[start:][:length]
                 np.testing.assert_array_equal(flat[: len(tail)], tail)
                 assert not flat[len(tail) :].any()
@@ -215,8 +229,10 @@ class TestCrops:
             assert other.mel.shape == (14, 1, before + windows * FRAMES + after, mels.n_mels)
             assert torch.equal(other.mel[:, 0, before:-after], one.mel.flatten(1, 2))
             assert torch.equal(other.frames, one.frames)
-            for mel, frames, heard, row in zip(other.mel, other.frames, other.heard.tolist(), other.rows, strict=True):
-                whole, length = mels.clip(int(row)), mels.frames(int(row))
+            for mel, frames, heard, row in zip(
+                other.mel, other.frames, other.heard.tolist(), rows_of(rows, other), strict=True
+            ):
+                whole, length = mels.clip(row), mels.frames(row)
                 first, last = heard
                 (start,) = [
                     at for at in range(length) if np.array_equal(mel[0, first:last], whole[at : at + last - first])
@@ -241,12 +257,12 @@ class TestCrops:
         offsets: dict[int, set[int]] = {}
         for step in range(40):
             batch = crops.batch(sampler, step, windows)
-            for mel, start, frames, row in zip(batch.mel, batch.start, batch.frames, batch.rows, strict=True):
-                offsets.setdefault(mels.frames(int(row)), set()).add(int(start))
+            for mel, start, frames, row in zip(batch.mel, batch.start, batch.frames, rows_of(rows, batch), strict=True):
+                offsets.setdefault(mels.frames(row), set()).add(int(start))
                 flat = mel.flatten(0, 1)[before:].numpy()
                 if start:
-                    assert frames == min(mels.frames(int(row)), length - start)
-                    np.testing.assert_array_equal(flat[start : start + frames], mels.clip(int(row))[:frames])
+                    assert frames == min(mels.frames(row), length - start)
+                    np.testing.assert_array_equal(flat[start : start + frames], mels.clip(row)[:frames])
                     assert not flat[: max(start - 1, 0)].any(), "the frame before the first still reaches its samples"
             with torch.no_grad():  # which raises where nothing is left to pool
                 features = network.clip_features(dequantise(batch.mel, mels.log_floor))
@@ -323,6 +339,19 @@ class TestCrops:
         moved = batch.to(torch.device("meta"))
         assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
         assert batch.mel.device.type == "cpu"
+
+
+class TestCropWindows:
+    @pytest.mark.parametrize(
+        ("seconds", "windows"), [(0.1, 1), (2.048, 1), (2.0484, 1), (2.049, 2), (4.096, 2), (4.0964, 2), (60.0, 30)]
+    )
+    def test_seconds_count_to_the_millisecond(self, seconds: float, windows: int) -> None:
+        """Of `compare`'s small model a window is 2.048 s; `train` and `compare` ask here."""
+        assert crop_windows(small_model(), seconds, 1) == windows
+
+    @pytest.mark.parametrize(("longest", "windows"), [(1, 1), (64, 1), (65, 2), (320, 5), (10_000, 5)])
+    def test_by_itself_a_crop_has_the_longest_clip_up_to_ten_seconds(self, longest: int, windows: int) -> None:
+        assert crop_windows(small_model(), None, longest) == windows
 
 
 class TestPrefetcher:

@@ -5,8 +5,8 @@ Many short runs of one configuration by ``poolembed train``, each with one thing
 ``fold``) and on clips of held-out packages. The result is ``models/recipe/ablations.md`` and ``.json``.
 
 WORK keeps what came of every run under a name that stands for all that it depends on. What is done is not done again,
-and a run that was cut off goes on from its checkpoint: after a stop, give the same command again. ``--only`` runs some
-(``loss-supcon``, or ``pooling`` for all of these); the page has all that are done.
+and a run that was cut off goes on from its checkpoint. Ctrl-C ends after the runs in hand; the same command goes on.
+``--only`` runs some (``loss-supcon``, or ``pooling`` for all of these); the page has all that are done.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from msgspec import structs
-from threadpoolctl import threadpool_limits
 
 from models.recipe.ablations.page import in_short, write_page
-from models.recipe.ablations.trials import Job, perform, read_record
+from models.recipe.ablations.trials import ENVIRONMENT, Job, perform, read_record
 from models.recipe.ablations.variants import (
     FULL,
     VARIANTS,
@@ -42,6 +41,7 @@ from models.recipe.ablations.variants import (
 from models.recipe.dev import read_dev
 from models.recipe.tables import read_table, write_table
 from poolembed.cli.stopping import stop_on_signal
+from poolembed.compare.workers import run_all
 from poolembed.errors import PoolembedError
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import as_config, as_settings, read_settings
@@ -55,7 +55,7 @@ VALID = 1500
 
 def main(arguments: list[str] | None = None) -> int:
     """Do the runs and write the page."""
-    options = _options(arguments)
+    options = parse(arguments)
     about = machine()
     try:
         full = full_run(options)
@@ -72,18 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
     for (name, seed), job in jobs.items():
         if asked & {name, name.partition("-")[0]}:
             todo.setdefault(job.record, (f"{name}, seed {seed}", job))
-    began, failed = time.perf_counter(), 0
-    with stop_on_signal("stopping") as stop, _one_thread(), ThreadPoolExecutor(options.jobs) as pool:
-        waiting = {pool.submit(perform, job, devs, stop): called for called, job in todo.values()}
-        for number, future in enumerate(as_completed(waiting), start=1):
-            try:
-                outcome = in_short(future.result())
-            except PoolembedError as error:
-                outcome = f"FAILED: {error}"
-                failed += 1
-            if not stop.is_set():
-                minutes = (time.perf_counter() - began) / 60
-                say(f"{number}/{len(waiting)}, {minutes:.1f} min: {waiting[future]}: {outcome}")
+    began, failed, number = time.perf_counter(), 0, 0
+    called = {job: name for name, job in todo.values()}
+
+    def done_with(job: Job, result: dict[str, Any] | str) -> None:
+        nonlocal failed, number
+        failed, number = failed + isinstance(result, str), number + 1
+        outcome = f"FAILED: {result}" if isinstance(result, str) else in_short(result)
+        say(f"{number}/{len(called)}, {(time.perf_counter() - began) / 60:.1f} min: {called[job]}: {outcome}")
+
+    os.environ.update(ENVIRONMENT)
+    with stop_on_signal("stopping") as stop:
+        run_all(list(called), partial(perform, devs=devs), options.jobs, done_with, stop)
         if stop.is_set():
             say("stopped; the same command goes on")
             return 128 + stop.signal
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     if any((FULL, seed) in done for seed in range(options.seeds)):
         same = [name for name in VARIANTS if name not in names]
         page = options.work / "ablations" if options.smoke else RECIPE / "ablations"
-        write_page(page, _command(options), about, done, same)
+        write_page(page, command(options), about, done, same)
     return 1 if failed else 0
 
 
@@ -145,18 +145,7 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _command(options: argparse.Namespace) -> str:
+def command(options: argparse.Namespace) -> str:
     """The command without places of this machine."""
     file = options.config.resolve()
     config = f"models/recipe/{file.name}" if file.parent == RECIPE.resolve() else file.name
@@ -165,7 +154,8 @@ def _command(options: argparse.Namespace) -> str:
     return f"python -m models.recipe.ablations CORPUS WORK DEV... {given}"
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(
         prog="python -m models.recipe.ablations",
         description=__doc__,

@@ -1,17 +1,15 @@
-"""One run: trained by ``poolembed train`` in a process of its own, scored, and written down."""
+"""One run: trained as ``poolembed train`` does it, scored, and written down; `poolembed.compare.workers` does many."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from models.recipe.ablations.variants import objective_name
 from models.recipe.dev import Dev
@@ -21,8 +19,8 @@ from poolembed.errors import TrainingError
 from poolembed.evaluate.clips import embed_clips
 from poolembed.evaluate.scores import score
 from poolembed.train.config import TrainConfig
-from poolembed.train.configfile import RUN, write_config
-from poolembed.train.results import RESULTS
+from poolembed.train.configfile import RUN
+from poolembed.train.run import train
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -30,6 +28,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
+"""Of the processes that do the runs."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +50,37 @@ class Job:
         return output.parent.parent / "results" / f"{output.name}.json"
 
 
-def perform(job: Job, devs: Sequence[Dev], stop: threading.Event) -> dict[str, Any]:
-    """What came of a run, which is done unless it was before.
+def perform(job: Job, devs: Sequence[Dev]) -> dict[str, Any]:
+    """What came of a run, which is done unless it was before, and goes on from its checkpoint if it was cut off.
 
     Args:
         job: the run.
         devs: what to score it on.
-        stop: once set, the step in hand is finished and kept.
 
     Raises:
-        PoolembedError: it failed, or was told to stop.
+        PoolembedError: it failed.
     """
     record = read_record(job.record)
     if record is not None and record["dev"].keys() >= {dev.name for dev in devs}:
         return record
     output = Path(job.config.output)
-    _train(job.config, output, stop)
-    if stop.is_set():
-        raise TrainingError("stopped")
+    results = train(job.config, resume=(output / RUN).exists(), report=False).results
     began = time.perf_counter()
-    results = json.loads((output / RESULTS).read_text(encoding="utf-8"))
     engine = build_engine(bundle.load_bundle(output).network, workers=1)
     scores = {}
     for dev in devs:
         embedded = embed_clips(engine, dev.clips)
         if embedded.failures:
             raise TrainingError(f"clips of {dev.name} cannot be embedded: {embedded.failures}")
-        scores[dev.name] = asdict(score(embedded.matrix, dev.task))
+        with threadpool_limits(1):
+            scores[dev.name] = asdict(score(embedded.matrix, dev.task))
         del scores[dev.name]["per_class"]
     record = {
         "valid": by_objective(job.config, results),
         "dev": scores,
         "untaught": job.untaught,
         **{name: results[name] for name in ("steps", "epochs", "parameters", "clips_per_second")},
-        "clips": {name: side["clips"] for name, side in results["data"]["sides"].items()},
+        "clips": {name: split["clips"] for name, split in results["data"]["splits"].items()},
         "minutes": {"training": results["seconds"] / 60, "scoring": (time.perf_counter() - began) / 60},
     }
     job.record.parent.mkdir(exist_ok=True)
@@ -122,30 +118,3 @@ def by_objective(config: TrainConfig, results: dict[str, Any]) -> dict[str, dict
             if called in results["valid"]:
                 found.setdefault(objective_name(objective), {})[metric] = results["valid"][called]
     return found
-
-
-def _train(config: TrainConfig, output: Path, stop: threading.Event) -> None:
-    """Train in a process of its own, unless that is done; or go on with what was cut off."""
-    if (output / bundle.CONFIG).exists() or stop.is_set():
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    told = output.with_suffix(".toml")
-    write_config(told, config)
-    way = ["--resume", str(output)] if (output / RUN).exists() else ["--config", str(told)]
-    log = output.with_suffix(".log")
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "poolembed", "train", "--quiet", *way],
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,  # Ctrl-C comes from here, and once
-        ) as process,
-    ):
-        while process.poll() is None:
-            if stop.wait(0.2):
-                process.terminate()
-                process.wait()
-    if not stop.is_set() and not (output / bundle.CONFIG).exists():
-        raise TrainingError(f"ended with {process.returncode}: {log.read_text().strip()[-500:]}")

@@ -14,7 +14,7 @@ from msgspec import structs
 from poolembed.nn.config import ModelConfig
 from poolembed.train.config import AugmentConfig, ObjectiveConfig, TrainConfig
 from poolembed.train.configfile import as_config, as_settings
-from poolembed.train.lesson import LABELLED
+from poolembed.train.dataset import LABELLED
 from poolembed.train.start import SCRATCH, pooling_asked
 
 Row = Mapping[str, str]

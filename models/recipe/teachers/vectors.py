@@ -127,7 +127,7 @@ def compute(teacher: Teacher, clips: Sequence[Clip], out: Path, name: str) -> in
     wanted = set(of.values())
     kept = {key for file in parts.glob("*.npz") for key in _keys(file)}
     missing = [clip for clip in clips if clip.key in wanted and clip.key not in kept]
-    for number, part in enumerate(_in_parts(missing), 1):
+    for number, part in enumerate(in_parts(missing), 1):
         found, audio = _part(teacher, part)
         seconds += audio
         file = parts / f"{_digest(part)}.npz"
@@ -163,7 +163,7 @@ def _write(file: Path, keys: Sequence[str], matrix: NDArray[np.float32]) -> None
     partial.replace(file)
 
 
-def _in_parts(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
+def in_parts(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
     """Clips of one file together, as far as parts allow."""
     ordered = iter(sorted(clips, key=lambda clip: (clip.path, clip.start)))
     while part := list(islice(ordered, _PART)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -24,12 +25,13 @@ from poolembed.embed.manifest import (
     Settings,
     read_manifest,
 )
-from poolembed.embed.outputs.jsonl import JsonlSink
 from poolembed.embed.outputs.log import Log
-from poolembed.embed.outputs.parquet import ParquetSink, require_pyarrow
+from poolembed.embed.outputs.parquet import require_pyarrow
 from poolembed.embed.outputs.plan import Job, Names, Plan, make_plan, vanished
-from poolembed.embed.outputs.sink import TIMESTAMPS, MatrixSink, NpySink, Sink
-from poolembed.embed.song import Embedded
+from poolembed.embed.outputs.rows import Rows
+from poolembed.embed.outputs.songs import TIMESTAMPS, SongFiles
+from poolembed.embed.outputs.table import ROWS, Table
+from poolembed.embed.song import Embedded, numbers_of
 from poolembed.errors import AudioError, OutputError, UsageError
 from poolembed.files.claims import claimed
 from poolembed.files.reading import read_regular
@@ -40,13 +42,6 @@ if TYPE_CHECKING:
     from poolembed.audio.find import FoundFile
 
 _PID_BYTES = 32
-
-_SINKS: Mapping[Format, type[NpySink | MatrixSink | JsonlSink | ParquetSink]] = {
-    "npy": NpySink,
-    "matrix": MatrixSink,
-    "jsonl": JsonlSink,
-    "parquet": ParquetSink,
-}
 
 
 def open_output(
@@ -84,8 +79,7 @@ def open_output(
         with writing(work):
             path.mkdir(parents=True, exist_ok=True)
             Folders(path).check(work / "lock")
-        in_use = f"another run{_owner(work)} is writing to {path}"
-        undo.enter_context(claimed(work / "lock", in_use))
+        undo.enter_context(claimed(work / "lock", f"another run{_owner(work)} is writing to {path}"))
         undo.callback(_forget_owner, work)
         with writing(work):
             (work / "pid").unlink(missing_ok=True)  # a link there would be written through
@@ -101,10 +95,19 @@ def open_output(
                 _refuse_mismatch(path, manifest.header, model, settings)
                 log = Log(path / NAME, manifest, work)
         undo.callback(log.close)
-        sink: Sink = _SINKS[format](path, model, settings)
-        undo.callback(sink.close)
-        sink.reconcile(log)
-        return OutputDirectory(path, log, sink, undo.pop_all())
+        table = Table(path, model, settings) if format in ("parquet", "jsonl") else None
+        storage: Rows | SongFiles
+        if table is not None:
+            storage = table.rows
+        elif format == "matrix":
+            storage = Rows(path, model.embedding_size, settings, work)
+        else:
+            storage = SongFiles(path, settings)
+        undo.callback(storage.close)
+        if table is not None:
+            table.open(log)
+        storage.keep(log.rows())
+        return OutputDirectory(path, log, storage, table, undo.pop_all())
 
 
 class OutputDirectory:
@@ -118,11 +121,14 @@ class OutputDirectory:
         ordered: songs must be written, or fail, in the order of the plan.
     """
 
-    def __init__(self, directory: Path, log: Log, sink: Sink, last: ExitStack) -> None:
+    def __init__(
+        self, directory: Path, log: Log, storage: Rows | SongFiles, table: Table | None, last: ExitStack
+    ) -> None:
         self.directory = directory
-        self.ordered = sink.ordered
+        self.ordered = storage.ordered
         self._log = log
-        self._sink = sink
+        self._storage = storage
+        self._table = table
         self._last = last
 
     @property
@@ -137,8 +143,8 @@ class OutputDirectory:
             OutputError: the manifest cannot be written.
         """
         self._log.drop(vanished(self._log.records.values(), found))
-        names = Names(self._log.records.values(), self._sink.suffixes, _folding(self.directory))
-        plan, moved = make_plan(found, self._log.records.values(), names, self._sink.is_stored)
+        names = Names(self._log.records.values(), self._storage.suffixes, _folding(self.directory))
+        plan, moved = make_plan(found, self._log.records.values(), names, self._storage.is_stored)
         for record in moved:
             self._log.put(record)
         return plan
@@ -153,13 +159,15 @@ class OutputDirectory:
             OutputError: nothing can be stored, because the disk is full for example.
             ValueError: the vectors are not of the model's size, or the segments are missing.
         """
+        model, settings = self._log.header.model, self._log.header.settings
+        numbers = numbers_of(song, model.embedding_size, settings.numbers, segments=settings.timestamps is not None)
         earlier = self._log.records.get(job.key)
-        if earlier is not None and earlier.status == "ok" and self._sink.in_place:
+        if earlier is not None and earlier.status == "ok":
             # From here on the files are neither of the old version nor of the new one.
             self._log.put(replace(earlier, status="failed", reason="interrupted while it was embedded again"))
         try:
             with writing(self.directory / job.key):
-                place = self._sink.write(job, song, earlier)
+                row, timestamps = self._storage.write(job, numbers, earlier)
         except AudioError as error:
             self._fail(job, error.message, earlier)
             return error.message
@@ -173,10 +181,9 @@ class OutputDirectory:
                 size=job.size,
                 mtime=job.mtime,
                 duration=song.duration,
-                output=place.output,
-                row=place.row,
-                timestamps=place.timestamps,
-                journal=place.journal,
+                output=settings.output or f"{job.key}.npy",
+                row=row,
+                timestamps=timestamps,
                 **({} if song.encoding is None else asdict(song.encoding)),
             )
         )
@@ -211,10 +218,13 @@ class OutputDirectory:
             OutputError: the files cannot be written; what was stored is safe and the next run finishes.
         """
         with self._last:  # closes what is open, and lets go
-            self._sink.reconcile(self._log)
-            self._sink.finish(self._log)
+            self._storage.keep(self._log.rows())
+            self._storage.sync()
+            if self._table is not None:
+                self._table.write(self._log)
             self._log.compact()
-            self._sink.settle()
+            if self._table is not None:
+                self._table.settle(self._log)
 
     def __enter__(self) -> Self:
         return self
@@ -263,9 +273,7 @@ def _read_or_remove(directory: Path, settings: Settings, *, overwrite: bool) -> 
         with writing(directory / name), suppress(FileNotFoundError, NotADirectoryError):
             folders.check(directory / name)
             (directory / name).unlink()
-    for name in _data_files(Settings("matrix", "float32", 1.0)):  # the journal
-        with writing(directory / WORK / name):
-            (directory / WORK / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / WORK / ROWS, ignore_errors=True)
     return None
 
 

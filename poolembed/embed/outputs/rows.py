@@ -1,21 +1,25 @@
-"""``.npy`` files that grow row by row and can be read with ``np.load`` at every moment."""
+"""Embeddings as rows of ``.npy`` files that grow and can be read with ``np.load`` at every moment."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.embed.manifest import WAY_OUT, Record
-from poolembed.embed.song import Embedded
+from poolembed.embed.manifest import WAY_OUT, Record, Settings
+from poolembed.embed.outputs.plan import Job
+from poolembed.embed.song import Numbers
 from poolembed.errors import OutputError
 from poolembed.files.npy import HEADER_BYTES, npy_header, read_npy_header
 from poolembed.files.writing import create, open_bytes, write_at, writing
+
+EMBEDDINGS, TIMES, SEGMENTS = "embeddings.npy", "timestamps_times.npy", "timestamps.npy"
+Span = tuple[int, int]  # first row and number of rows of the segments
 
 
 class RowFile:
@@ -49,14 +53,12 @@ class RowFile:
             if at + len(values) > self.rows:
                 self._set_rows(at + len(values))
 
-    def read(self, at: int, count: int) -> NDArray[Any]:
-        """``count`` rows from ``at`` on: ``(count, *shape)``."""
-        os.lseek(self._file, HEADER_BYTES + at * self._row_bytes, os.SEEK_SET)
-        wanted = count * self._row_bytes
-        data = b""
-        while len(data) < wanted and (block := os.read(self._file, wanted - len(data))):
-            data += block
-        return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
+    def read(self) -> NDArray[Any]:
+        """All rows, mapped into memory: ``(rows, *shape)``."""
+        shape = (self.rows, *self.shape)
+        if not self.rows:
+            return np.empty(shape, self.dtype)
+        return np.asarray(np.memmap(self.path, self.dtype, "r", HEADER_BYTES, shape))
 
     def keep(self, rows: int) -> None:
         """Cut what the manifest does not know of: rows and torn rows that a crash left behind.
@@ -100,95 +102,85 @@ class RowFile:
         return int(shape[0])
 
 
-class RowStore:
-    """Embeddings, and their segments where asked for, in up to three ``.npy`` files of one directory.
+class Rows:
+    """The embeddings of all songs, and their segments where asked for, in up to three files of one folder.
+
+    Row i of ``embeddings.npy`` is row i of the manifest. A song that is embedded again overwrites its row.
 
     Shape: ``embeddings.npy`` ``(N, D)``, ``timestamps.npy`` ``(M, D)``, ``timestamps_times.npy`` ``(M,)`` seconds.
+
+    Attributes:
+        written: rows that were written since it was opened.
     """
 
-    def __init__(self, directory: Path, size: int, dtype: np.dtype[Any], *, segments: bool, work: Path) -> None:
-        self.files: list[RowFile] = []
-        wanted: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = [("embeddings.npy", (size,), dtype)]
-        if segments:
+    ordered = True  # songs have to come in the order of the input, because it becomes the order of the rows
+    suffixes: tuple[str, ...] = ()
+
+    def __init__(self, folder: Path, size: int, settings: Settings, work: Path) -> None:
+        self.written: set[int] = set()
+        self._files: list[RowFile] = []
+        wanted: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = [(EMBEDDINGS, (size,), settings.numbers)]
+        if settings.timestamps is not None:
             # The times come first: a segment is there when its vector is.
-            wanted.append(("timestamps_times.npy", (), np.dtype("<f8")))
-            wanted.append(("timestamps.npy", (size,), dtype))
+            wanted += [(TIMES, (), np.dtype("<f8")), (SEGMENTS, (size,), settings.numbers)]
         try:
-            for name, shape, kind in wanted:
-                self.files.append(RowFile(directory / name, shape, kind, work))
+            for name, shape, dtype in wanted:
+                self._files.append(RowFile(folder / name, shape, dtype, work))
         except OutputError:
             self.close()
             raise
-        self._segments = segments
-        self._size = size
-        self._dtype = dtype
 
-    @property
-    def rows(self) -> int:
-        """Number of embeddings."""
-        return self.files[0].rows
+    def __len__(self) -> int:
+        return self._files[0].rows
 
-    def write(self, row: int, song: Embedded, earlier: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Write a song to ``row``, its segments in place of ``earlier`` if as many, and say where those are."""
-        self.files[0].write(row, cast_vectors(song.embedding[None], self._dtype, self._size))
-        if not self._segments:
+    def is_stored(self, record: Record) -> bool:
+        """True: `keep` has seen to it."""
+        return True
+
+    def write(self, job: Job, numbers: Numbers, earlier: Record | None) -> tuple[int, Span | None]:
+        """Write a song to its row or to a new one; the row, and where its segments are."""
+        if earlier is None or earlier.row is None:
+            return len(self), self.put(len(self), numbers, None)
+        return earlier.row, self.put(earlier.row, numbers, earlier.timestamps)
+
+    def put(self, row: int, numbers: Numbers, earlier: Span | None) -> Span | None:
+        """Write a row, its segments in place of ``earlier`` if as many; where these are."""
+        self.written.add(row)
+        self._files[0].write(row, numbers.embedding[None])
+        if numbers.times is None or numbers.segments is None:
             return None
-        times, vectors = segments_of(song, self._dtype, self._size)
-        first = earlier[0] if earlier is not None and earlier[1] == len(times) else self.files[2].rows
-        self.files[1].write(first, times)
-        self.files[2].write(first, vectors)
-        return first, len(times)
+        _, times, segments = self._files
+        first = earlier[0] if earlier is not None and earlier[1] == len(numbers.times) else segments.rows
+        times.write(first, numbers.times)
+        segments.write(first, numbers.segments)
+        return first, len(numbers.times)
 
-    def read(self, row: int, span: tuple[int, int] | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """``(embedding (D,), times (n,), segments (n, D))`` of one song."""
-        first, count = span if span is not None and self._segments else (0, 0)
-        embedding = self.files[0].read(row, 1)[0]
-        if not count:
-            return embedding, np.zeros(0), np.zeros((0, self._size), self._dtype)
-        return embedding, self.files[1].read(first, count), self.files[2].read(first, count)
+    def read(self) -> list[NDArray[Any]]:
+        """Embeddings and, where there are segments, times and segments, mapped into memory."""
+        return [file.read() for file in self._files]
 
-    def keep(self, rows: int, records: Iterable[Record]) -> None:
-        """Keep ``rows`` embeddings, and the segments that ``records`` mention, if there are files for them.
+    def keep(self, records: Sequence[Record]) -> None:
+        """Keep the rows of some records, which are the first, and the segments that these mention.
 
         Raises:
-            OutputError: there are fewer than that.
+            OutputError: there are fewer than that, or songs share segments.
         """
-        segments = max((sum(r.timestamps) for r in records if r.timestamps is not None), default=0)
-        for file, count in zip(self.files, (rows, segments, segments), strict=False):
+        spans = [record.timestamps for record in records if record.timestamps is not None]
+        segments = max(map(sum, spans), default=0)
+        if sum(count for _, count in spans) > segments:
+            raise OutputError(f"the manifest of {self._files[0].path} is damaged: songs share timestamps", hint=WAY_OUT)
+        for file, count in zip(self._files, (len(records), segments, segments), strict=False):
             file.keep(count)
 
     def sync(self) -> None:
-        """Flush to the disk."""
-        for file in self.files:
+        """Flush to the disk, before the manifest vouches for it."""
+        for file in self._files:
             file.sync()
 
     def close(self) -> None:
         """Close the files."""
-        for file in self.files:
+        for file in self._files:
             file.close()
-
-
-def cast_vectors(values: NDArray[Any], dtype: np.dtype[Any], size: int) -> NDArray[Any]:
-    """``(n, size)`` in ``dtype``, C order.
-
-    Raises:
-        ValueError: the vectors are not of the model's size.
-    """
-    if values.ndim != 2 or values.shape[1] != size:
-        raise ValueError(f"vectors of shape {values.shape[1:]} for a model of size {size}")
-    return np.ascontiguousarray(values, dtype=dtype)
-
-
-def segments_of(song: Embedded, dtype: np.dtype[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """``(times (n,) float64, vectors (n, size))`` of a song that was embedded with ``--timestamps``.
-
-    Raises:
-        ValueError: it was not, or the two do not go together.
-    """
-    if song.segments is None or len(song.segments.times) != len(song.segments.embeddings):
-        raise ValueError("timestamps were asked for and the song comes without, or with more times than vectors")
-    times = np.ascontiguousarray(song.segments.times, dtype="<f8")
-    return times, cast_vectors(song.segments.embeddings, dtype, size)
 
 
 def too_few(path: Path, there: int, expected: int) -> OutputError:

@@ -1,25 +1,37 @@
-"""An index that is open: the graph proposes, the vectors themselves decide."""
+"""An index that is open: the graph proposes, the vectors themselves decide.
+
+The graph is HNSW (Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using Hierarchical
+Navigable Small World graphs, 2018) over vectors of eight-bit integers, which a processor compares fastest and memory
+delivers soonest. Squared distances between vectors of unit length are in the order of their cosines, and stay the same
+when one vector is subtracted from all, so the mean is: of embeddings that crowd in one direction the integers then tell
+what they differ in.
+"""
 
 from __future__ import annotations
 
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.errors import UsageError, VectorsError
-from poolembed.search.candidates import Found, nearest_of
 from poolembed.search.collection import Collection
-from poolembed.search.exact import ExactSearch, Hits
-from poolembed.search.index.file import damaged, read_contents, starts_as_index
-from poolembed.search.index.graph import Graph
-from poolembed.search.index.names import Names
+from poolembed.search.exact import ExactSearch, Found, Hits, nearest_of, unit_queries
+from poolembed.search.index.file import Contents, Names, damaged, read_contents
 from poolembed.vectors import RowNumbers
 
-_LOOKS = 32
+# What tests/benchmarks/index.py found good.
+CONNECTIVITY = 48
+BUILDING_WIDTH = 192
+"""How wide a search for the neighbours of a new vector looks."""
+
+LOOKS = 32
 """Vectors that a search of the graph compares with a query for each candidate that it holds on to, or a few less."""
+
+LARGEST = 127
 
 
 class Index:
@@ -27,19 +39,18 @@ class Index:
 
     Args:
         collection: keys, paths and vectors.
-        graph: links them, and perhaps vectors that the collection no longer has.
-        ids: ``(N,)``, each row's number in the graph, or -1.
+        graph: of usearch, its keys are the rows.
+        mean: ``(D,)``, subtracted from every vector before it is rounded.
+        scale: multiplied with every difference.
         width: candidates that a search of the graph holds on to, or more where many are wanted.
     """
 
-    def __init__(self, collection: Collection, graph: Graph, ids: NDArray[np.int64], width: int) -> None:
+    def __init__(self, collection: Collection, graph: Any, mean: NDArray[np.float32], scale: float, width: int) -> None:
+        self.graph = graph  # first, so that it is gone before the mapped file that it may look into
         self.collection = collection
         self.width = width
         self._exact = ExactSearch(collection)
-        self._graph = graph
-        linked = np.flatnonzero(ids >= 0)
-        self._rows = np.full(len(graph), -1, np.int64)
-        self._rows[ids[linked]] = linked
+        self.mean, self.scale = mean, scale
 
     def nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Hits:
         """The k nearest rows of each query, or nearly; see `poolembed.search.exact.Searcher`.
@@ -51,18 +62,25 @@ class Index:
             VectorsError: a vector is damaged.
             UsageError: the queries are of another size, zero or not finite, or k is below 1.
         """
-        precise = _unit(queries, self.collection.size, k)
+        precise = unit_queries(queries, self.collection.size, k)
         count = len(self.collection) if allowed is None else int(np.count_nonzero(allowed))
         kept = min(k, count)
         # Twice as many as are wanted, for the graph's own order is rough; and as many more as will not be allowed.
-        reach = math.ceil((2 * kept + 8) * len(self._graph) / max(count, 1))
+        reach = math.ceil((2 * kept + 8) * len(self.collection) / max(count, 1))
         width = max(self.width, 2 * reach)
-        if _LOOKS * width >= count:
+        if LOOKS * width >= count:
             return self._exact.nearest(queries, k, allowed)
-        numbers = self._graph.near(precise.astype(np.float32), reach, width)
-        rows_found = np.where(numbers >= 0, self._rows[numbers], -1)
-        query, place = np.nonzero(rows_found >= 0)
-        found = Found(query, rows_found[query, place], np.zeros(len(query), np.float32))
+        self.graph.expansion_search = width
+        rounded = round_off(precise.astype(np.float32), self.mean, self.scale)
+        # Of a single query the answer comes without its axis, and then threads would only cost.
+        near = self.graph.search(rounded, reach, threads=1 if len(queries) == 1 else 0)
+        rows_near = near.keys.astype(np.int64).reshape(len(queries), -1)
+        counts = near.counts if len(queries) > 1 else [rows_near.shape[1]]
+        # Behind those that were found keys are 0.
+        query, place = np.nonzero(np.arange(rows_near.shape[1]) < np.reshape(counts, (-1, 1)))
+        found = Found(query, rows_near[query, place], np.zeros(len(query), np.float32))
+        if len(found.row) and not 0 <= found.row.min() <= found.row.max() < len(self.collection):
+            raise damaged(self.collection.source, "its graph has other rows")
         if allowed is not None:
             found = found.take(allowed[found.row])
         best, ranks = nearest_of(found, self.collection.matrix, precise, k)
@@ -79,11 +97,6 @@ class Index:
         return Hits(rows, cosines)
 
 
-def is_index(path: str) -> bool:
-    """Whether a file is what ``poolembed index`` writes, by its first bytes."""
-    return starts_as_index(path)
-
-
 def open_index(path: str) -> Index:
     """Open what ``poolembed index`` wrote.
 
@@ -92,32 +105,69 @@ def open_index(path: str) -> Index:
         UsageError: usearch is not installed.
     """
     contents = read_contents(Path(path))
-    about, parts = contents.about, contents.parts
-    origin = about.origin
+    about, origin = contents.about, contents.about.origin
     if origin.has_changed():
         again = ["poolembed", "index", origin.source, "-o", path, *(["--paths", origin.paths] if origin.paths else [])]
         raise VectorsError(
             f"{path} is older than {origin.source}, which has changed since",
             hint=f"bring it up to date: {shlex.join(again)}",
         )
+    graph = restore(contents, path, view=True)
+    count, bounds = about.shape[0], contents.bounds
+    keys, paths = (
+        (Names(contents.names, bounds[first : first + count + 1], path) for first in (0, count))
+        if len(bounds)
+        else [RowNumbers(count)] * 2
+    )
+    collection = Collection(path, keys, paths, contents.vectors, False, about.model, origin.stamp, origin.source)
+    return Index(collection, graph, contents.mean, about.scale, about.width)
+
+
+def new_graph(size: int) -> Any:
+    """An empty graph of usearch for vectors of so many numbers.
+
+    Raises:
+        UsageError: usearch is not installed.
+    """
+    settings: Any = {"metric": "l2sq", "dtype": "i8", "connectivity": CONNECTIVITY}
+    return _usearch().Index(ndim=size, expansion_add=BUILDING_WIDTH, **settings)
+
+
+def restore(contents: Contents, path: object, *, view: bool) -> Any:
+    """An index's graph, copied into memory, so that it can be changed; or where it is, which usearch does not keep.
+
+    Raises:
+        VectorsError: it is damaged.
+        UsageError: usearch is not installed.
+    """
+    usearch = _usearch()
     try:
-        graph = Graph.view(parts["graph"], parts["mean"], about.scale)
+        about = usearch.Index.metadata(contents.graph)
+        kinds = usearch.MetricKind.L2sq, usearch.ScalarKind.I8
+        if (about["kind_metric"], about["kind_scalar"], about["dimensions"]) != (*kinds, contents.about.shape[1]):
+            raise damaged(path, "it has vectors of another kind")
+        graph = usearch.Index.restore(
+            contents.graph, view=view, expansion_add=BUILDING_WIDTH, enable_key_lookups=not view
+        )
     except RuntimeError as error:
         raise damaged(path, error) from error
-    keys = Names(parts["keys"], parts["key_ends"], path) if "keys" in parts else RowNumbers(len(parts["ids"]))
-    paths = Names(parts["paths"], parts["path_ends"], path) if "paths" in parts else keys
-    collection = Collection(path, keys, paths, parts["vectors"], False, about.model, origin.stamp, origin.source)
-    return Index(collection, graph, parts["ids"], about.width)
+    if len(graph) != len(contents.vectors):
+        raise damaged(path, "vectors and graph do not belong together")
+    return graph
 
 
-def _unit(queries: NDArray[np.float32], size: int, k: int) -> NDArray[np.float64]:
-    if queries.ndim != 2 or queries.shape[1] != size:
-        raise UsageError(f"queries of shape {queries.shape} for vectors of {size} numbers")
-    if k < 1:
-        raise UsageError(f"k must be at least 1, got {k}")
-    precise = queries.astype(np.float64)
-    lengths = np.linalg.norm(precise, axis=1)
-    if not np.all((lengths > 0) & np.isfinite(lengths)):
-        raise UsageError("a query is zero, or not finite")
-    precise /= lengths[:, None]
-    return precise
+def round_off(vectors: NDArray[np.float32], mean: NDArray[np.float32], scale: float) -> NDArray[np.int8]:
+    """Vectors ``(n, D)`` as a graph has them; numbers beyond 127 are cut off."""
+    numbers = np.rint((vectors - mean) * np.float32(scale)).clip(-LARGEST, LARGEST)
+    rounded: NDArray[np.int8] = numbers.astype(np.int8)
+    return rounded
+
+
+def _usearch() -> Any:
+    try:
+        import usearch.index
+    except ImportError as error:
+        raise UsageError(
+            "an index needs the library usearch", hint="from poolembed's checkout: pip install '.[index]'"
+        ) from error
+    return usearch.index

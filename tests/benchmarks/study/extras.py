@@ -31,7 +31,7 @@ from poolembed.nn.head import FrameHead
 from poolembed.train.cache import MelCache, dequantise
 from poolembed.train.config import TrainConfig
 from poolembed.train.configfile import RUN, read_config
-from poolembed.train.learner import Student
+from poolembed.train.module import HeadedModel
 from poolembed.train.sampling import Crops
 
 LENGTHS = ((10.0, 20.0), (20.0, 35.0), (35.0, 60.01))
@@ -135,7 +135,7 @@ def frame_scores(model: Path, config: TrainConfig, short: Scored, about: dict[st
     """How well single frames tell which events sound in them: macro-F1 at 0.5 and mean average precision."""
     bundle = load_bundle(model)
     head = next(head for head in bundle.heads if isinstance(head, FrameHead))
-    student = Student(bundle.network, [head], choose_precision(config.precision, torch.device("cpu"))).eval()
+    headed = HeadedModel(bundle.network, [head], choose_precision(config.precision, torch.device("cpu"))).eval()
     context = bundle.network.config.encoder.context
     cache = MelCache(str(config.cache), bundle.network.frontend, before=context)
     clips = short.labelled.clips
@@ -147,7 +147,7 @@ def frame_scores(model: Path, config: TrainConfig, short: Scored, about: dict[st
     for number, clip in enumerate(clips):
         parts = []
         for batch in crops.whole([number], 32):
-            features = student.features(dequantise(batch.mel, cache.log_floor), batch.frames)[0]
+            features = headed.features(dequantise(batch.mel, cache.log_floor), batch.frames)[0]
             of_frames = head.frame_probabilities(features)
             counts = -(-batch.frames // encoder.time_reduction)
             parts += [each[:, :count] for each, count in zip(of_frames, counts.tolist(), strict=True)]

@@ -1,0 +1,383 @@
+"""A collection of songs to search, as `poolembed.open` makes it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from poolembed.audio.tags import Tags, read_tags
+from poolembed.errors import AudioError, BundleNotFoundError, PoolembedError, UsageError, VectorsError
+from poolembed.identity import ModelIdentity
+from poolembed.progress import Progress, silent
+from poolembed.search.collection import Collection, open_collection, read_durations
+from poolembed.search.duplicates import THRESHOLD, TOLERANCE, Duplicates, find_duplicates
+from poolembed.search.exact import QUERIES, ExactSearch, Searcher
+from poolembed.search.index import is_index, open_index
+from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
+from poolembed.search.queries import Query, check_model, every_row, mean_query, read_queries, unit_vector
+from poolembed.text import printable
+
+if TYPE_CHECKING:
+    from poolembed.embed.device import DeviceName, PrecisionName
+    from poolembed.embed.model import Model
+
+Wanted = str | os.PathLike[str] | npt.ArrayLike
+"""A song, by its path, or a vector ``(D,)``."""
+
+_ONE = (str, os.PathLike, np.ndarray)  # in a list, one of several queries; a list of numbers is a vector
+_REMEMBERED = 1 << 16  # songs whose tags are read once though they are neighbours of several
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A song that was found.
+
+    Attributes:
+        path: of the audio file; of vectors without paths the number of the row.
+        cosine: to the query, -1 to 1, rounded to six digits.
+        title: from the file's tags; None where there is none, or no file. Tags are read of songs that are found, and of
+            no others: some tenths of a millisecond each.
+        artist: likewise.
+        key: the song's name in the collection, for people: the path below the folder that was embedded.
+        rank: 1 for the nearest.
+    """
+
+    path: str
+    cosine: float
+    title: str | None
+    artist: str | None
+    key: str
+    rank: int
+
+
+class Answer(NamedTuple):
+    """What was found for a query: its name, a path if it is a song, and the hits, nearest first."""
+
+    query: str
+    hits: list[Hit]
+
+
+@dataclass
+class Answers:
+    """The answers to several queries. Iterating searches, some hundred queries at a time.
+
+    Attributes:
+        failures: name -> what is wrong, of what cannot be searched for.
+        asked: how many queries there are besides.
+    """
+
+    failures: dict[str, PoolembedError] = field(default_factory=dict)
+    asked: int = 0
+    _each: Iterable[Answer] = ()
+
+    def __iter__(self) -> Iterator[Answer]:
+        return iter(self._each)
+
+
+class Songs:
+    """The songs of a collection: search them, look at their vectors. `poolembed.open` makes it.
+
+    ``len`` is the number of songs, and iterating gives their paths. Rows of `vectors` are in the order of `paths`.
+
+    Attributes:
+        collection: the vectors with all that is known of them.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        searcher: Searcher,
+        *,
+        model: str | os.PathLike[str] | None = None,
+        shorten: bool = False,
+        run: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.collection = collection
+        self._searcher = searcher
+        self._model_name = model
+        self._loaded: Model | None = None
+        self._run = run or {}  # how the model runs, as `poolembed.load` takes it
+        self._shorten = shorten  # queries of more numbers than the collection's vectors have
+        self._tags = lru_cache(_REMEMBERED)(read_tags)
+
+    def __len__(self) -> int:
+        return len(self.collection)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.collection.paths)
+
+    def __repr__(self) -> str:
+        of = f", of the model {self.model.name}" if self.model else ""
+        return f"<{len(self)} songs of {self.collection.source}, {self.collection.size} numbers each{of}>"
+
+    @property
+    def vectors(self) -> NDArray[Any]:
+        """``(N, D)`` as stored, read-only; mapped from the disk where they are one ``.npy`` file or an index.
+
+        Of a table it is no array, but has ``shape`` and ``dtype``, and reads the rows that are asked for.
+        """
+        return self.collection.matrix
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The path of each song, from the root where ``poolembed embed`` wrote them; else as given, or row numbers."""
+        return list(self.collection.paths)
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether `paths` are more than row numbers."""
+        return self.collection.named
+
+    @property
+    def model(self) -> ModelIdentity | None:
+        """The name, fingerprint and embedding_size of the model whose vectors these are; None where nothing says so."""
+        return self.collection.model
+
+    @cached_property
+    def durations(self) -> dict[str, float]:
+        """Path -> decoded seconds, of the songs whose length the collection's manifest or table tells."""
+        return read_durations(self.collection)
+
+    def search(
+        self,
+        query: Wanted | Sequence[Any],
+        k: int = 10,
+        *,
+        sample_rate: int | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        with_query: bool = False,
+    ) -> list[Hit]:
+        """The songs that are nearest to a song, a vector or a recording, by cosine, the nearest first.
+
+        Args:
+            query: a song of the collection, by its path or key, which is not decoded again; another audio file; an
+                ``.npy`` file of vectors; a vector ``(D,)``; or, with `sample_rate`, samples ``(n,)`` or
+                ``(channels, n)``. Several of them in a list, but samples, get one answer, about their mean.
+            k: how many; there are fewer where the collection has fewer.
+            sample_rate: of samples, in Hz.
+            include: globs; find only songs whose key or path matches one. ``*`` matches ``/`` too.
+            exclude: globs; find no song that matches one.
+            with_query: let a song of the collection be found itself.
+
+        Raises:
+            VectorsError: there is no such song, the vector is zero, not finite or of another size, the collection is
+                of another model than the query or of one that is not at hand, or no song is left by the globs.
+            AudioError: the audio cannot be decoded.
+            UsageError: `k` is below 1, or it is not known which model made the collection and `open` was told none.
+        """
+        wanted: Any = query
+        if sample_rate is not None:
+            if isinstance(wanted, str | os.PathLike):
+                raise UsageError("sample_rate is for samples, and a file has its own", hint="leave it out")
+            wanted = self._load("samples").embed(wanted, sample_rate=sample_rate)[: self.collection.size]
+        if not (isinstance(wanted, list | tuple) and any(isinstance(each, _ONE) for each in wanted)):
+            wanted = [wanted]
+        answers = self.search_each(wanted, k, mean=True, include=include, exclude=exclude, with_query=with_query)
+        for name, error in answers.failures.items():
+            raise type(error)(f"{name}: {error.message}", hint=error.hint)
+        if not answers.asked:
+            raise UsageError("nothing to search for")
+        (answer,) = answers
+        return answer.hits
+
+    def search_each(
+        self,
+        queries: Iterable[Wanted] | None,
+        k: int = 10,
+        *,
+        mean: bool = False,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        with_query: bool = False,
+        stdin: bytes | None = None,
+        on_note: Callable[[str], None] = lambda _: None,
+    ) -> Answers:
+        """An answer for each of several queries; what cannot be searched for is told, and costs only itself.
+
+        Args:
+            queries: as those of `search`; None for every song of the collection.
+            k: how many songs for each.
+            mean: one answer instead, for the mean of all queries.
+            include: as of `search`, as all that follow.
+            exclude: see there.
+            with_query: see there.
+            stdin: what the query ``-`` stands for: JSON Lines as ``poolembed embed -o -`` writes them, or ``.npy``.
+            on_note: told what is being embedded, and what is wrong with a file that was embedded all the same.
+
+        Raises:
+            VectorsError: no song is left by the globs, a vector is known to be of another model, or the collection's
+                model is not at hand.
+            UsageError: `k` is below 1, or the model is not known.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1, got {k}")
+        allowed = self.collection.matching(include, exclude)
+        if queries is None:
+            every = every_row(self.collection)
+            return Answers({}, len(self), self._answer(every, k, allowed, with_query))
+        found, failures = self._read(queries, stdin, on_note)
+        several = [mean_query(found)] if mean and len(found) > 1 else found
+        return Answers(failures, len(several), self._answer(several, k, allowed, with_query))
+
+    def neighbours(self, k: int = 5) -> Iterator[Answer]:
+        """Every song's nearest others: pairs of its path and its hits, in the order of `paths`, as they are found."""
+        return iter(self.search_each(None, k))
+
+    def duplicates(
+        self,
+        *,
+        threshold: float = THRESHOLD,
+        tolerance: float = TOLERANCE,
+        progress: Progress = silent,
+    ) -> Duplicates:
+        """The same recordings under other names, bitrates and formats. See `find_duplicates`; nothing is deleted.
+
+        Args:
+            threshold: cosine from which on two songs are one recording; the default fits the model base.
+            tolerance: seconds that their lengths may differ, where known.
+            progress: told how far it is.
+        """
+        return find_duplicates(self.collection, threshold=threshold, tolerance=tolerance, progress=progress)
+
+    def _answer(
+        self, queries: Iterable[Query], k: int, allowed: NDArray[np.bool_] | None, with_query: bool
+    ) -> Iterator[Answer]:
+        queries = iter(queries)
+        while batch := list(itertools.islice(queries, QUERIES)):
+            own = [set() if with_query else set(query.rows) for query in batch]
+            vectors = np.stack([query.vector for query in batch])
+            found = self._searcher.nearest(vectors, k + max(map(len, own)), allowed)
+            for query, without, rows, cosines in zip(
+                batch, own, found.rows.tolist(), found.cosines.tolist(), strict=True
+            ):
+                pairs = (pair for pair in zip(rows, cosines, strict=True) if pair[0] >= 0 and pair[0] not in without)
+                hits = [self._hit(rank, *pair) for rank, pair in enumerate(itertools.islice(pairs, k), start=1)]
+                yield Answer(query.name, hits)
+
+    def _hit(self, rank: int, row: int, cosine: float) -> Hit:
+        path = self.collection.paths[row]
+        tags = self._tags(path) if self.has_paths else Tags()
+        return Hit(path, round(cosine, 6), tags.title, tags.artist, self.collection.keys[row], rank)
+
+    def _read(
+        self, asked: Iterable[Any], stdin: bytes | None, on_note: Callable[[str], None]
+    ) -> tuple[list[Query], dict[str, PoolembedError]]:
+        """The queries, those that are audio embedded, and what is wrong with others."""
+        found, failures = read_queries(asked, self.collection, stdin, shorten=self._shorten)
+        files = [each for each in found if isinstance(each, str)]
+        embedded: dict[str, Query] = {}
+        if files:
+            from poolembed.embed.song import Failed
+
+            model = self._load(files[0])
+            if len(files) > 1:
+                on_note(f"{len(files)} songs to embed")
+            with closing(model.outcomes(files)) as outcomes:
+                for outcome in outcomes:
+                    path = files[outcome.index]
+                    if isinstance(outcome, Failed):
+                        failures[path] = AudioError(outcome.reason)
+                        continue
+                    if outcome.note is not None:
+                        on_note(f"{printable(path)}: {outcome.note}")
+                    try:
+                        embedded[path] = Query(path, unit_vector(outcome.embedding, self.collection, shorten=True))
+                    except VectorsError as error:
+                        failures[path] = error
+        queries = (embedded.get(each) if isinstance(each, str) else each for each in found)
+        return [query for query in queries if query is not None], failures
+
+    def _load(self, query: str) -> Model:
+        """The model that embeds queries, loaded once, which has to be the collection's; `query` needs it first."""
+        if self._loaded is not None:
+            return self._loaded
+        from poolembed.embed.model import load
+
+        own = self.model
+        if self._model_name is not None:
+            loaded = load(self._model_name, **self._run)
+        elif own is None:
+            raise UsageError(
+                f"{self.collection.source} does not say which model its vectors are of, so {query} cannot be embedded",
+                hint="--model names it; in Python, model= of poolembed.open",
+            )
+        else:
+            try:
+                loaded = load(own.name, **self._run)
+            except BundleNotFoundError as error:
+                raise VectorsError(
+                    f"{self.collection.source} is of the model {own.name} ({own.fingerprint[:8]}), which is not at "
+                    "hand",
+                    hint="--model gives its path; in Python, model= of poolembed.open",
+                ) from error
+        identity = ModelIdentity(loaded.name, loaded.fingerprint, loaded.embedding_size)
+        check_model(identity, self.collection, f"the query {query}")
+        self._loaded = loaded
+        return loaded
+
+
+def open_songs(
+    source: str | os.PathLike[str] = "embeddings",
+    paths: str | os.PathLike[str] | None = None,
+    *,
+    dim: int | None = None,
+    model: str | os.PathLike[str] | None = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: int | None = None,
+) -> Songs:
+    """Open a collection to search it. Vectors are mapped from the disk, and no model is loaded before one is needed.
+
+    Args:
+        source: what ``poolembed embed`` wrote, in any format; an ``.npy`` matrix ``(N, D)`` of any system; or what
+            ``poolembed index`` or ``poolembed push`` wrote.
+        paths: for a bare matrix, the text file with the path of each row; without it, songs are called by their rows.
+        dim: compare the first so many numbers of every vector alone, of nested embeddings.
+        model: name or path of the model that embeds audio to search for; by default the collection's own, by its name.
+        device: where that model runs; as the following, see `poolembed.load`.
+        precision: what it computes in.
+        workers: threads.
+
+    Raises:
+        VectorsError: there is nothing of the kind, or it cannot be read.
+        OutputError: its manifest is damaged.
+        UsageError: `paths` or `dim` does not go with `source`.
+    """
+    place = os.fspath(source)
+    searcher: Searcher
+    if is_table(place):
+        _refuse(place, "a table", paths, dim)
+        table = open_table(place)
+        collection, searcher = table_collection(table), TableSearch(table)
+    elif is_index(place):
+        _refuse(place, "an index", paths, dim)
+        index = open_index(place)
+        collection, searcher = index.collection, index
+    elif not os.path.exists(place):  # noqa: PTH110
+        raise VectorsError(
+            f"no collection {place}: no such file or directory",
+            hint="poolembed embed ~/Music makes ./embeddings",
+        )
+    else:
+        collection = open_collection(place, paths)
+        if dim is not None:
+            collection = collection.cut(dim)
+        searcher = ExactSearch(collection)
+    run: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
+    return Songs(collection, searcher, model=model, shorten=dim is not None, run=run)
+
+
+def _refuse(source: str, what: str, paths: object, dim: object) -> None:
+    for option, value, why in (("--paths", paths, "has its own"), ("--dim", dim, "is searched as it was made")):
+        if value is not None:
+            raise UsageError(f"{option} does not go with {source}: {what} {why}")
