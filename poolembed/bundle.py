@@ -2,88 +2,49 @@
 
 A trained model may bring classifiers of what it was trained on: ``heads`` in the config and ``heads.safetensors``.
 
-`save_bundle` writes one, `load_bundle` reads one by name or path, `list_bundles` names those at hand: the ones that
-ship with the package, then those in the directories of ``$POOLEMBED_MODELS`` (separated as ``$PATH`` is).
+`save_bundle` writes one, `load_bundle` reads one by name or path; `poolembed.catalog` knows which there are.
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import cast
 
 import msgspec
 import safetensors
-from msgspec import Meta, Struct
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from poolembed.errors import BundleError, BundleNotFoundError
-from poolembed.files.reading import open_regular, read_regular
-from poolembed.nn.config import ModelConfig, Positive
-from poolembed.nn.head import Head, HeadConfig, build_head
+from poolembed.catalog import (
+    CARD,
+    CONFIG,
+    FILES,
+    FORMAT,
+    HEADS,
+    LATER,
+    LONGEST_TEXT,
+    WEIGHTS,
+    BundleConfig,
+    described,
+    find_bundle,
+    fingerprint,
+    list_bundles,
+    not_described,
+    read_config,
+    read_file,
+)
+from poolembed.errors import BundleError
+from poolembed.files.reading import open_regular
+from poolembed.nn.head import Head, build_head
 from poolembed.nn.model import SongModel
 
-FORMAT = 2
-"""The newest version of the format. A bundle is of version 1 unless it needs a key that came later, so that it can be
-read, and is known by the same fingerprint, as before there was such a key."""
-
-_LATER = {"context": False, "low_pass_taps": 1}
-"""Keys of the encoder that came with version 2, and what a bundle means that has none."""
-
-CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
-FILES = (CONFIG, WEIGHTS, HEADS, CARD)
-
-_LONGEST_TEXT = 1 << 24  # bytes of a config, a card or the head of a file of weights
 _LEAST_BYTES, _MOST_BYTES = 2, 8  # of a number
-
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class BundleConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """All of ``config.json``.
-
-    Attributes:
-        poolembed_bundle: version of the format.
-        name: what the model calls itself; no part of the fingerprint.
-        license: SPDX identifier of the weights.
-        model: what the networks are built from.
-        weights_sha256: of ``model.safetensors``, in hexadecimal.
-        heads: the classifiers, one a label column; no part of the fingerprint, for embeddings do not depend on them.
-        heads_sha256: of ``heads.safetensors``, which is there exactly if there are heads.
-        nested: how many of an embedding's first numbers are embeddings too, ascending: brought back to unit length they
-            were trained as such. No part of the fingerprint, for embeddings do not depend on them.
-    """
-
-    poolembed_bundle: int
-    name: str
-    license: str
-    model: ModelConfig
-    weights_sha256: Digest
-    heads: tuple[HeadConfig, ...] = ()
-    heads_sha256: Digest | None = None
-    nested: tuple[Positive, ...] = ()
-
-    def __post_init__(self) -> None:
-        if bool(self.heads) != (self.heads_sha256 is not None):
-            raise ValueError("heads and heads_sha256 belong together")
-        if list(self.nested) != sorted({size for size in self.nested if size < self.model.embedding_size}):
-            raise ValueError(f"nested {list(self.nested)} must ascend and stay below {self.model.embedding_size}")
-        columns = [head.column for head in self.heads]
-        if len(set(columns)) < len(columns):
-            raise ValueError(f"two heads of one column: {', '.join(columns)}")
-
-
-class BundleVersion(Struct):
-    """The one key that every version of the format has."""
-
-    poolembed_bundle: int
 
 
 @dataclass(frozen=True)
@@ -108,20 +69,6 @@ class Bundle:
     def fingerprint(self) -> str:
         """Identifies what the model computes: two bundles of one fingerprint give the same embeddings."""
         return fingerprint(self.config)
-
-
-def fingerprint(config: BundleConfig) -> str:
-    """SHA-256 over the model's config and the hash of its weights, in hexadecimal."""
-    identity = msgspec.json.encode([1, described(config.model), config.weights_sha256], order="sorted")
-    return hashlib.sha256(identity).hexdigest()
-
-
-def described(model: ModelConfig) -> dict[str, Any]:
-    """A model's config as plain data, without the later keys that it does not need: what it was before they came."""
-    plain: dict[str, Any] = msgspec.to_builtins(model)
-    encoder = plain["encoder"]
-    plain["encoder"] = {key: value for key, value in encoder.items() if key not in _LATER or value != _LATER[key]}
-    return plain
 
 
 def save_bundle(
@@ -158,7 +105,7 @@ def save_bundle(
     head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
     model = described(network.config)
     config = BundleConfig(
-        poolembed_bundle=FORMAT if _LATER.keys() & model["encoder"].keys() else 1,
+        poolembed_bundle=FORMAT if LATER.keys() & model["encoder"].keys() else 1,
         name=name,
         license=license,
         model=network.config,
@@ -211,59 +158,8 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     heads = nn.ModuleList(build_head(head, config.model) for head in config.heads)
     if config.heads_sha256 is not None:
         _load_weights(path / HEADS, heads, config.heads_sha256)
-    card = _read(path / CARD, _LONGEST_TEXT).decode("utf-8", errors="replace")
+    card = read_file(path / CARD, LONGEST_TEXT).decode("utf-8", errors="replace")
     return Bundle(path, config, network.eval(), card, tuple(cast(Head, head) for head in heads.eval()))
-
-
-def read_config(path: Path) -> BundleConfig:
-    """Read and check a bundle's ``config.json`` alone.
-
-    Raises:
-        BundleError: unknown format version, unknown or missing keys, or values that cannot be.
-    """
-    data = _read(path / CONFIG, _LONGEST_TEXT)
-    try:
-        version = msgspec.json.decode(data, type=BundleVersion).poolembed_bundle
-        if not 1 <= version <= FORMAT:
-            raise BundleError(
-                f"{path / CONFIG} has bundle format {version}; this poolembed reads formats 1 to {FORMAT}",
-                hint="upgrade poolembed" if version > FORMAT else "convert it with the version that wrote it",
-            )
-        json.loads(data, object_pairs_hook=_each_key_once)
-        return msgspec.json.decode(data, type=BundleConfig)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path / CONFIG} is not a valid bundle config: {error}") from error
-
-
-def find_bundle(name_or_path: str | os.PathLike[str]) -> Path:
-    """The directory of a bundle, by name or path.
-
-    Raises:
-        BundleNotFoundError: no such bundle; the message lists the names there are.
-    """
-    text = os.fspath(name_or_path)
-    if os.sep not in text:
-        for path in list_bundles():
-            if path.name == text:
-                return path
-    expanded = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises where there is no such user
-    if os.path.isfile(os.path.join(expanded, CONFIG)):  # noqa: PTH113, PTH118 - nor is any name too odd for these
-        return Path(expanded)
-    names = ", ".join(path.name for path in list_bundles()) or "none"
-    there = os.path.isdir(expanded)  # noqa: PTH112
-    what = "is a directory without a config.json" if there else "is neither a model's name nor a directory"
-    raise BundleNotFoundError(f"{text!r} {what}", hint=f"the models at hand are: {names}; or give a bundle's path")
-
-
-def list_bundles() -> list[Path]:
-    """Directories of the bundles at hand, by name; of two of one name the first found counts."""
-    found: dict[str, Path] = {}
-    for root in _roots():
-        if root.is_dir():
-            for path in sorted(root.iterdir()):
-                if (path / CONFIG).is_file():
-                    found.setdefault(path.name, path)
-    return [found[name] for name in sorted(found)]
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
@@ -278,14 +174,6 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
         if bool(wrong.any()) or (last == "running_var" and bool((numbers < 0).any())):
             return name
     return None
-
-
-def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    there = dict(pairs)
-    if len(there) < len(pairs):
-        twice = next(key for key in there if [name for name, _ in pairs].count(key) > 1)
-        raise ValueError(f"it has {twice!r} twice")
-    return there
 
 
 def _check_size(path: Path, numbers: int) -> int:
@@ -324,12 +212,9 @@ def _weights_of(module: nn.Module, *, half: bool = False) -> bytes:
 def _load_weights(path: Path, module: nn.Module, digest: str) -> None:
     """Fill a module from a safetensors file that must have this hash, these tensors and no others."""
     expected = module.state_dict()
-    weights = _read(path, _LONGEST_TEXT + _MOST_BYTES * sum(tensor.numel() for tensor in expected.values()))
+    weights = read_file(path, LONGEST_TEXT + _MOST_BYTES * sum(tensor.numel() for tensor in expected.values()))
     if hashlib.sha256(weights).hexdigest() != digest:
-        raise BundleError(
-            f"{path} is not the file that {CONFIG} describes: its SHA-256 differs",
-            hint="the download or copy is damaged; fetch the bundle again",
-        )
+        raise not_described(path)
     try:
         tensors = load(weights)
     except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
@@ -348,22 +233,6 @@ def _load_weights(path: Path, module: nn.Module, digest: str) -> None:
     module.load_state_dict(tensors, strict=True)
 
 
-def _roots() -> Iterator[Path]:
-    package = Path(__file__).parent
-    yield package / "_models"  # in an installed wheel
-    yield package.parent / "models"  # in a source checkout
-    for entry in os.environ.get("POOLEMBED_MODELS", "").split(os.pathsep):
-        if entry:
-            yield Path(os.path.expanduser(entry))  # noqa: PTH111
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        return read_regular(path, limit)
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def describe(path: Path) -> dict[str, str | int]:
     """What there is to say about a bundle without loading its weights.
 
@@ -375,7 +244,7 @@ def describe(path: Path) -> dict[str, str | int]:
     """
     config = read_config(path)
     pooling = config.model.pooling
-    about = _read(path / CARD, _LONGEST_TEXT).decode("utf-8", errors="replace").strip().partition("\n")[0]
+    about = read_file(path / CARD, LONGEST_TEXT).decode("utf-8", errors="replace").strip().partition("\n")[0]
     return {
         "name": path.name,
         "embedding_size": config.model.embedding_size,

@@ -18,8 +18,8 @@ from torch import nn
 
 from poolembed.bundle import save_bundle
 from poolembed.embed.windows import WindowShape
-from poolembed.nn.config import EncoderConfig, FrontendConfig, ModelConfig, PoolingConfig
-from poolembed.nn.head import Head, HeadConfig, build_head
+from poolembed.nn.config import EncoderConfig, FrontendConfig, HeadConfig, ModelConfig, PoolingConfig
+from poolembed.nn.head import Head, build_head
 from poolembed.nn.model import SongModel
 from poolembed.nn.pooling import AttentionPool, TemporalPool
 from poolembed.nn.statistics import AttentiveStatisticsPool

@@ -19,19 +19,17 @@ import torch
 from safetensors.torch import load, save
 
 from models.recipe.corpus import read_corpus
-from poolembed.bundle import (
+from poolembed.bundle import describe, load_bundle, save_bundle
+from poolembed.catalog import (
     CONFIG,
     FORMAT,
     HEADS,
     WEIGHTS,
     BundleConfig,
-    describe,
     find_bundle,
     fingerprint,
     list_bundles,
-    load_bundle,
     read_config,
-    save_bundle,
 )
 from poolembed.errors import BundleError, BundleNotFoundError
 from poolembed.nn.config import ModelConfig, PoolingConfig
@@ -485,7 +483,7 @@ class TestFinding:
 
     def test_no_models_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("POOLEMBED_MODELS")
-        monkeypatch.setattr("poolembed.bundle.__file__", str(tmp_path / "lib" / "poolembed" / "bundle.py"))
+        monkeypatch.setattr("poolembed.catalog.__file__", str(tmp_path / "lib" / "poolembed" / "catalog.py"))
         assert list_bundles() == []
         with pytest.raises(BundleNotFoundError, match="none"):
             load_bundle("base")

@@ -106,7 +106,9 @@ def test_import_is_light() -> None:
 
 
 def test_embedding_needs_no_librosa() -> None:
-    loaded = modules_after("import poolembed.embed.run; import poolembed.cli; import poolembed.cli.report")
+    loaded = modules_after(
+        "import poolembed.embed.model; import poolembed.embed.run; import poolembed.cli; import poolembed.cli.report"
+    )
     assert "torch" in loaded
     assert not loaded & {"librosa", "numba", "scipy", "sklearn", "pyarrow", "matplotlib", "pandas"}
 

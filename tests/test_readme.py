@@ -37,7 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
     output = folder / "embeddings"
     with open_output(output, format="npy", dtype="float32", timestamps=None, model=identity, overwrite=False) as sink:
-        embed_songs(model, find_songs([folder / "tests" / "clips"]), sink)
+        embed_songs(lambda: model, find_songs([folder / "tests" / "clips"]), sink)
     return folder
 
 

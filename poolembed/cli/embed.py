@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,14 +16,13 @@ from poolembed.cli.options import Device, Json, Overwrite, Precision, Quiet, Wor
 from poolembed.cli.progress import showing
 from poolembed.cli.reading import read_paths
 from poolembed.cli.report import facts, reasons
-from poolembed.cli.stopping import stop_on_signal
+from poolembed.cli.stopping import Stop, stop_on_signal
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import duration, passed_over, printable
 
 if TYPE_CHECKING:
-    from poolembed.embed.model import Model
-    from poolembed.embed.outputs import JsonLinesStream, OutputDirectory
     from poolembed.embed.run import Summary
+    from poolembed.identity import ModelIdentity
 
 HELP = """\
 \b
@@ -109,34 +108,44 @@ def embed(
     arguments = _arguments(paths or [], files_from or [], null)
 
     from poolembed.embed.manifest import FAULTS, WORK
-    from poolembed.embed.model import load
-    from poolembed.embed.run import embed_songs, find_songs
+    from poolembed.embed.run import embed as embed_paths
 
-    songs = find_songs(arguments)
-    loaded = load(
-        model,
-        dim=dim,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        song_timeout=song_timeout,
-        on_halved=lambda size: typer.echo(f"out of device memory: going on with {size} windows at a time", err=True),
-    )
     if not to_stdout:
         keep_faults_in(Path(output) / WORK / FAULTS)
-    with (
-        stop_on_signal(None if quiet else "finishing the songs in hand") as stop,
-        _open(loaded, output, format or "npy", dtype, timestamps, overwrite) as sink,
-        showing(quiet) as progress,
-    ):
-        summary = embed_songs(loaded, songs, sink, progress, timestamps=timestamps, stop=stop)
+    stop = Stop()
+    with ExitStack() as end:
+
+        def begin() -> Stop:
+            nonlocal stop
+            stop = end.enter_context(stop_on_signal(None if quiet else "finishing the songs in hand"))
+            return stop
+
+        summary, identity = embed_paths(
+            arguments,
+            sys.stdout.buffer if to_stdout else output,
+            model=model,
+            dim=dim,
+            format=format or "npy",
+            dtype=dtype,
+            timestamps=timestamps,
+            overwrite=overwrite,
+            progress=end.enter_context(showing(quiet)),
+            begin=begin,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            workers=workers,
+            song_timeout=song_timeout,
+            on_halved=lambda size: typer.echo(
+                f"out of device memory: going on with {size} windows at a time", err=True
+            ),
+        )
     where = "standard output" if to_stdout else output
     if as_json:
-        typer.echo(json.dumps(_as_json(summary, loaded, where)))
+        typer.echo(json.dumps(_as_json(summary, identity, where)))
     with suppress(OSError):  # nobody may read it any more
         if not quiet:
-            facts(_facts(summary, loaded, where))
+            facts(_facts(summary, identity, where))
             if summary.notes:
                 reasons("embedded, but", summary.notes, "in the manifest")
         if summary.failures:
@@ -159,25 +168,7 @@ def _arguments(paths: list[str], files_from: list[str], null: bool) -> list[str]
     return arguments
 
 
-def _open(
-    model: Model,
-    output: str,
-    format: Literal["npy", "matrix", "parquet", "jsonl"],
-    dtype: Literal["float32", "float16"],
-    timestamps: float | None,
-    overwrite: bool,
-) -> OutputDirectory | JsonLinesStream:
-    from poolembed.embed.outputs import JsonLinesStream, open_output
-    from poolembed.identity import ModelIdentity
-
-    model.check_timestamps(timestamps)
-    if output == "-":
-        return JsonLinesStream(sys.stdout.buffer, dtype=dtype, timestamps=timestamps is not None)
-    identity = ModelIdentity(model.name, model.fingerprint, model.embedding_size)
-    return open_output(output, format=format, dtype=dtype, timestamps=timestamps, model=identity, overwrite=overwrite)
-
-
-def _facts(summary: Summary, model: Model, output: str) -> Iterator[tuple[str, str]]:
+def _facts(summary: Summary, model: ModelIdentity, output: str) -> Iterator[tuple[str, str]]:
     """What became of the songs, how fast, and where the embeddings are."""
     amount = f"{summary.embedded:,} songs, {duration(summary.audio_seconds)} of audio"
     if summary.embedded:
@@ -192,11 +183,12 @@ def _facts(summary: Summary, model: Model, output: str) -> Iterator[tuple[str, s
     if summary.interrupted:
         left = summary.found - summary.embedded - summary.unchanged - count
         yield "not reached", f"{left:,} songs; run the same command again to go on"
-    yield "model", printable(f"{model.name} on {model.device} in {model.precision}, {model.embedding_size} numbers")
+    ran = "" if summary.device is None else f" on {summary.device} in {summary.precision}"
+    yield "model", printable(f"{model.name}{ran}, {model.embedding_size} numbers")
     yield "output", printable(output)
 
 
-def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
+def _as_json(summary: Summary, model: ModelIdentity, output: str) -> dict[str, object]:
     return {
         "found": summary.found,
         "embedded": summary.embedded,
@@ -213,7 +205,7 @@ def _as_json(summary: Summary, model: Model, output: str) -> dict[str, object]:
         "model": model.name,
         "fingerprint": model.fingerprint,
         "embedding_size": model.embedding_size,
-        "device": model.device,
-        "precision": model.precision,
-        "workers": model.workers,
+        "device": summary.device,
+        "precision": summary.precision,
+        "workers": summary.workers,
     }

@@ -15,7 +15,7 @@ from poolembed.errors import LabelsError
 from poolembed.evaluate import metrics
 from poolembed.evaluate.retrieval import retrieve
 from poolembed.labels import Labelled, read_labels
-from poolembed.nn.head import HeadConfig
+from poolembed.nn.config import HeadConfig
 from poolembed.train.cache import MelCache
 from poolembed.train.config import TrainConfig
 from poolembed.train.dataset import columns_of

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from poolembed.bundle import described, load_bundle
+from poolembed.bundle import load_bundle
+from poolembed.catalog import described
 from poolembed.compare.config import StudyConfig, small_model
 from poolembed.compare.contenders import CONTENDERS, Contender, Trial
 from poolembed.compare.jobs import WORK, Job, Record, Result, perform, read_record

@@ -34,8 +34,8 @@ from poolembed.audio.faults import reason_of
 from poolembed.audio.source import Source, open_source
 from poolembed.embed.crew import LEAVING, SONG_TIMEOUT, Crew, StuckError, Task
 from poolembed.embed.device import Batch, Runner, exact_and_single_threaded, ignore
-from poolembed.embed.merging import SongMerger, Stretches, check_seconds
-from poolembed.embed.song import Embedded, Failed, Outcome
+from poolembed.embed.merging import SongMerger, Stretches
+from poolembed.embed.song import Embedded, Failed, Outcome, check_seconds
 from poolembed.embed.windows import Window, WindowShape, cut_windows
 from poolembed.errors import UsageError
 from poolembed.nn.model import SongModel
@@ -118,7 +118,7 @@ class Engine:
             UsageError: `seconds` is infinite or below the model's time resolution.
             PoolembedError: the network failed, or more decoders hang than threads can be left with.
         """
-        check_seconds(self.head, seconds)
+        check_seconds(self.head.config, seconds)
         with exact_and_single_threaded():
             run = _Run(self, sources, Stretches(self.head, seconds), stop or threading.Event(), on_audio)
             yield from run.outcomes(ordered)

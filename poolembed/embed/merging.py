@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from poolembed.embed.song import Segments
-from poolembed.errors import UsageError
 from poolembed.nn.model import SongModel, State
 
 GROUP = 64
@@ -164,18 +162,3 @@ class SongMerger:
             stretch, merger = self._open
             self._segments.append((stretch, merger.embedding()))
         self._open, self._open_frames, self._open_has_feature = None, 0, False
-
-
-def time_resolution(network: SongModel) -> float:
-    """Seconds between two frame features, which is the shortest stretch that has a vector of its own."""
-    frontend = network.config.frontend
-    return network.config.encoder.time_reduction * frontend.hop_length / frontend.sample_rate
-
-
-def check_seconds(network: SongModel, seconds: float | None) -> None:
-    """Raise a UsageError unless stretches of so many seconds can be embedded."""
-    resolution = time_resolution(network)
-    if seconds is not None and not resolution <= seconds < math.inf:
-        raise UsageError(
-            f"one vector per {seconds:g} seconds is impossible; the least with this model is {resolution:g} seconds"
-        )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from poolembed.audio.decode import UNSCALED
 from poolembed.audio.source import Source
-from poolembed.bundle import Bundle, BundleConfig, load_bundle
+from poolembed.bundle import Bundle, load_bundle
+from poolembed.catalog import BundleConfig
 from poolembed.embed.crew import SONG_TIMEOUT
 from poolembed.embed.device import (
     DTYPES,
@@ -27,7 +28,6 @@ from poolembed.embed.device import (
     usable_cores,
 )
 from poolembed.embed.engine import Engine
-from poolembed.embed.merging import check_seconds, time_resolution
 from poolembed.embed.nested import check_dim, shortened
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError
@@ -149,11 +149,7 @@ class Model:
     @property
     def time_resolution(self) -> float:
         """The shortest stretch, in seconds, that can have a vector of its own."""
-        return time_resolution(self._bundle.network)
-
-    def check_timestamps(self, seconds: float | None) -> None:
-        """Raise a UsageError unless the model can give one vector per so many seconds."""
-        check_seconds(self._bundle.network, seconds)
+        return self._bundle.config.model.time_resolution
 
     @property
     def device(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.bundle import BundleConfig
+from poolembed.catalog import BundleConfig
 from poolembed.embed.song import Embedded, Outcome
 from poolembed.errors import UsageError
 

@@ -24,7 +24,7 @@ from poolembed.embed.run import find_songs
 from poolembed.embed.song import Embedded, Failed
 from poolembed.errors import BundleError, FilesFailedError, UsageError
 from poolembed.nn.classifier import SongClassifier
-from poolembed.nn.head import HeadConfig
+from poolembed.nn.config import HeadConfig
 from poolembed.text import passed_over, printable
 
 THRESHOLD = 0.5

@@ -6,18 +6,27 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from poolembed.audio.find import AUDIO_SUFFIXES, FoundFile, find_audio
+from poolembed.catalog import check_weights, find_bundle, fingerprint, read_config
 from poolembed.embed.estimate import Estimate
-from poolembed.embed.model import Model
-from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory
-from poolembed.embed.song import Embedded, Failed, Outcome
+from poolembed.embed.manifest import NAME, FloatType, Format
+from poolembed.embed.nested import check_dim
+from poolembed.embed.outputs import Job, JsonLinesStream, OutputDirectory, open_output
+from poolembed.embed.song import Embedded, Failed, Outcome, check_seconds
 from poolembed.errors import NothingFoundError
+from poolembed.identity import ModelIdentity
 from poolembed.progress import Progress, silent
 from poolembed.text import passed_over
+
+if TYPE_CHECKING:
+    from poolembed.embed.model import Model
 
 
 @dataclass
@@ -49,6 +58,10 @@ class Summary:
         elapsed_seconds: wall time.
         interrupted: stopped before every song was looked at.
         passed_over: as of `Found`.
+        device: where the network ran; None, as the two that follow, where there was nothing to embed and no model was
+            loaded.
+        precision: what it computed in.
+        workers: threads.
     """
 
     found: int = 0
@@ -60,6 +73,9 @@ class Summary:
     elapsed_seconds: float = 0.0
     interrupted: bool = False
     passed_over: Counter[str] = field(default_factory=Counter)
+    device: str | None = None
+    precision: str | None = None
+    workers: int | None = None
 
     def take(self, path: str, outcome: Outcome, failure: str | None) -> None:
         """Count what became of a song; `failure` is the reason why there is no embedding of it."""
@@ -100,8 +116,76 @@ def find_songs(arguments: Iterable[str | os.PathLike[str]]) -> Found:
     return Found(files, unreadable, others)
 
 
+def embed(
+    paths: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str] | BinaryIO,
+    *,
+    model: str | os.PathLike[str] = "base",
+    dim: int | None = None,
+    format: Format = "npy",
+    dtype: FloatType = "float32",
+    timestamps: float | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    begin: Callable[[], threading.Event] = threading.Event,
+    **options: Any,
+) -> tuple[Summary, ModelIdentity]:
+    """Embed the songs that are new or have changed; where there are none, neither torch nor the model is loaded.
+
+    Args:
+        paths: audio files, and directories to search for them.
+        output: a directory, or a binary stream that takes JSON Lines.
+        model: as `poolembed.load` takes it.
+        dim: likewise.
+        format: of a directory.
+        dtype: of the stored numbers.
+        timestamps: also embed every stretch of so many seconds.
+        overwrite: remove first what an earlier run put into the directory.
+        progress: told how far it is.
+        begin: called when songs are about to be embedded. Once what it returns is set, those in hand are finished and
+            no other is started.
+        options: device, precision, batch_size, workers, song_timeout and on_halved of `poolembed.load`.
+
+    Returns:
+        What became of the songs, and the model.
+
+    Raises:
+        NothingFoundError: there is no audio file.
+        BundleError: there is no such model, or it is damaged.
+        UsageError: options that are impossible here or with this model.
+        OutputError: the directory is another's or cannot be written; what was written is safe.
+    """
+    songs = find_songs(paths)
+    bundle = find_bundle(model)
+    config = read_config(bundle)
+    identity = ModelIdentity(config.name, fingerprint(config), check_dim(config, dim))
+    check_seconds(config.model, timestamps)
+
+    @cache
+    def load() -> Model:
+        from poolembed.embed import model as loading  # which takes a second or two
+
+        return loading.load(model, dim=dim, **options)
+
+    there = isinstance(output, str | os.PathLike) and not overwrite and (Path(output) / NAME).exists()
+    if there:
+        check_weights(bundle, config)
+    else:
+        load()  # there is something to do; and what cannot be is said before a directory is made
+    stop = begin()
+    sink: JsonLinesStream | OutputDirectory
+    if isinstance(output, str | os.PathLike):
+        sink = open_output(
+            output, format=format, dtype=dtype, timestamps=timestamps, model=identity, overwrite=overwrite
+        )
+    else:
+        sink = JsonLinesStream(output, dtype=dtype, timestamps=timestamps is not None)
+    with sink:
+        return embed_songs(load, songs, sink, progress, timestamps=timestamps, stop=stop), identity
+
+
 def embed_songs(
-    model: Model,
+    load: Callable[[], Model],
     songs: Found,
     output: OutputDirectory | JsonLinesStream,
     progress: Progress = silent,
@@ -112,7 +196,7 @@ def embed_songs(
     """Embed songs into an output; those that an earlier run left there, and that have not changed, are not touched.
 
     Args:
-        model: embeds them.
+        load: gives the model, and is called if there is anything to embed.
         songs: from `find_songs`.
         output: an open directory or stream.
         progress: told how far it is.
@@ -132,16 +216,19 @@ def embed_songs(
     summary = Summary(len(songs.files) + len(lost), unchanged=plan.unchanged, passed_over=songs.passed_over)
     estimate = Estimate(jobs, plan.unchanged, progress)
     began = time.perf_counter()
-    sources = (job.path for job in jobs)
     done = 0
-    with closing(
-        model.outcomes(sources, seconds=timestamps, ordered=output.ordered, stop=stop, on_audio=estimate.audio)
-    ) as outcomes:
-        for outcome in outcomes:
-            job = jobs[outcome.index]
-            summary.take(job.path, outcome, _keep(output, job, outcome))
-            estimate.song(job, outcome)
-            done += 1
+    if jobs:
+        model = load()
+        summary.device, summary.precision, summary.workers = model.device, model.precision, model.workers
+        sources = (job.path for job in jobs)
+        with closing(
+            model.outcomes(sources, seconds=timestamps, ordered=output.ordered, stop=stop, on_audio=estimate.audio)
+        ) as outcomes:
+            for outcome in outcomes:
+                job = jobs[outcome.index]
+                summary.take(job.path, outcome, _keep(output, job, outcome))
+                estimate.song(job, outcome)
+                done += 1
     for job in plan.todo:
         if job.path in songs.unreadable:
             outcome = Failed(-1, songs.unreadable[job.path])

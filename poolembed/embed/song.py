@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.audio.encoding import Encoding
+from poolembed.errors import UsageError
+from poolembed.nn.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +90,12 @@ def numbers_of(song: Embedded, size: int, dtype: np.dtype[Any], *, segments: boo
     if found is None or len(found.times) != len(found.embeddings):
         raise ValueError("timestamps were asked for and the song comes without, or with more times than vectors")
     return Numbers(embedding, np.ascontiguousarray(found.times, "<f8"), np.ascontiguousarray(found.embeddings, dtype))
+
+
+def check_seconds(config: ModelConfig, seconds: float | None) -> None:
+    """Raise a UsageError unless a model can embed stretches of so many seconds."""
+    if seconds is not None and not config.time_resolution <= seconds < math.inf:
+        raise UsageError(
+            f"one vector per {seconds:g} seconds is impossible; the least with this model is "
+            f"{config.time_resolution:g} seconds"
+        )

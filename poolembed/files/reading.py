@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+from io import BufferedReader
 from typing import BinaryIO
 
 _LONGEST_LINE = 1 << 20  # bytes; a path has 4096 at most
@@ -21,7 +22,7 @@ _BLOCK = 1 << 20
 _ODD = re.compile(r"\0|//|(?:^|/)\.{1,2}(?:/|$)|^/|/$" + (r"|[\\:]" if os.sep == "\\" else ""))
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read.
 
     Raises:

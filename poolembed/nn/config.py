@@ -122,6 +122,11 @@ class PoolingConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if self.alpha_max is not None and self.alpha > self.alpha_max:
             raise ValueError(f"alpha starts at {self.alpha}, above alpha_max {self.alpha_max}")
 
+    @property
+    def outputs(self) -> int:
+        """Numbers that are made of each channel."""
+        return 2 if self.kind in ("mean+max", "attentive-statistics") else 1
+
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole model: waveform windows in, unit vectors of `embedding_size` out.
@@ -148,6 +153,11 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise ValueError(f"one window makes {most:,} numbers, and {_MOST_NUMBERS:,} at most are meant to")
 
     @property
+    def time_resolution(self) -> float:
+        """Seconds between two frame features, which is the shortest stretch that has a vector of its own."""
+        return self.encoder.time_reduction * self.frontend.hop_length / self.frontend.sample_rate
+
+    @property
     def kernels(self) -> int:
         """Numbers in the encoder's kernels and the projection: nearly all that a model of this config has."""
         encoder, inputs, bands, count, joined = self.encoder, 1, self.frontend.n_mels, 0, self.encoder.frame_features
@@ -156,3 +166,32 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             inputs, bands = width, (bands + 1) // 2
             joined += width if self.mid_levels else 0
         return count + inputs * bands * encoder.frame_features + joined * self.embedding_size
+
+
+class HeadConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a head tells.
+
+    Attributes:
+        column: the label column that it was trained on; what it is called.
+        labels: names of the K classes, in the order of its outputs.
+        multi_label: a clip may have several labels, or none.
+        pool: features: the embedding is classified. predictions: every frame is, and the probabilities are pooled.
+        pooling: of the probabilities, over K channels; exactly for ``pool = "predictions"``.
+    """
+
+    column: str
+    labels: Annotated[tuple[str, ...], Meta(min_length=1)]
+    multi_label: bool = False
+    pool: Literal["features", "predictions"] = "features"
+    pooling: PoolingConfig | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"the labels of column {self.column!r} must differ from each other")
+        if (self.pool == "predictions") != (self.pooling is not None):
+            raise ValueError('a head has a pooling of its own exactly if pool is "predictions"')
+        if self.pooling is not None and self.pooling.outputs != 1:
+            raise ValueError(
+                f"{self.pooling.kind} gives two numbers per class, which are no probability: "
+                "it pools features, not predictions"
+            )

@@ -7,14 +7,13 @@ probability each, of whether the label is there, where it may have several.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import torch
-from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.nn import functional
 
-from poolembed.nn.config import ModelConfig, PoolingConfig
+from poolembed.nn.config import HeadConfig, ModelConfig
 from poolembed.nn.model import build_pool
 from poolembed.nn.reduction import clamp_through
 
@@ -24,35 +23,6 @@ SCALE = 16.0
 
 LIMIT = 12.0
 """Log-odds, or log-probability, of a frame beyond which nothing is told apart: probabilities stay 6e-6 off 0 and 1."""
-
-
-class HeadConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a head tells.
-
-    Attributes:
-        column: the label column that it was trained on; what it is called.
-        labels: names of the K classes, in the order of its outputs.
-        multi_label: a clip may have several labels, or none.
-        pool: features: the embedding is classified. predictions: every frame is, and the probabilities are pooled.
-        pooling: of the probabilities, over K channels; exactly for ``pool = "predictions"``.
-    """
-
-    column: str
-    labels: Annotated[tuple[str, ...], Meta(min_length=1)]
-    multi_label: bool = False
-    pool: Literal["features", "predictions"] = "features"
-    pooling: PoolingConfig | None = None
-
-    def __post_init__(self) -> None:
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"the labels of column {self.column!r} must differ from each other")
-        if (self.pool == "predictions") != (self.pooling is not None):
-            raise ValueError('a head has a pooling of its own exactly if pool is "predictions"')
-        if self.pooling is not None and build_pool(self.pooling, 1).outputs != 1:
-            raise ValueError(
-                f"{self.pooling.kind} gives two numbers per class, which are no probability: "
-                "it pools features, not predictions"
-            )
 
 
 class EmbeddingHead(nn.Module):

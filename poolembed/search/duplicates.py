@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.embed.manifest import NAME, Record, read_manifest
 from poolembed.errors import AudioError

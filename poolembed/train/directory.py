@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from poolembed import bundle
+from poolembed import bundle, catalog
 from poolembed.errors import OutputError
 from poolembed.files.claims import claimed
 from poolembed.files.writing import PART, replacing, writing
@@ -37,7 +37,7 @@ def opened(config: TrainConfig, *, resume: bool, overwrite: bool) -> Iterator[No
             _check_vacant(output, config)
         if overwrite:
             with writing(output):
-                for name in (bundle.CONFIG, bundle.WEIGHTS, bundle.HEADS, bundle.CARD, *_OWN):
+                for name in (catalog.CONFIG, catalog.WEIGHTS, catalog.HEADS, catalog.CARD, *_OWN):
                     (output / name).unlink(missing_ok=True)
         _tidy(output)
         yield
@@ -52,12 +52,12 @@ def _tidy(output: Path) -> None:
         bundle.remove_unfinished(output)
         for name in _OWN:
             (output / (name + PART)).unlink(missing_ok=True)
-        if (output / bundle.CONFIG).exists():  # the model is there: nothing to go on with
+        if (output / catalog.CONFIG).exists():  # the model is there: nothing to go on with
             (output / checkpoint.NAME).unlink(missing_ok=True)
 
 
 def _check_vacant(output: Path, config: TrainConfig) -> None:
-    if (output / bundle.CONFIG).exists():
+    if (output / catalog.CONFIG).exists():
         if not is_written(output / RUN, config):
             raise OutputError(f"{output} holds a model already", hint="--overwrite replaces it; or choose another -o")
     elif (output / RUN).exists():

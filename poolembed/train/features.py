@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poolembed.bundle import described
+from poolembed.catalog import described
 from poolembed.embed.device import default_batch_size
 from poolembed.errors import OutputError, VectorsError
 from poolembed.files.npy import npy_header

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from poolembed import bundle
+from poolembed import bundle, catalog
 from poolembed.embed.device import DTYPES, choose_device, choose_precision
 from poolembed.errors import PoolembedError, UsageError
 from poolembed.files.writing import replacing, writing
@@ -93,7 +93,7 @@ def train(
         if where.first:
             close.enter_context(opened(config, resume=resume, overwrite=overwrite))
         where.wait()
-        if (output / bundle.CONFIG).exists():
+        if (output / catalog.CONFIG).exists():
             return Trained(output, read_results(output / RESULTS), {}, finished=True, already=True)
         if where.first:
             write_config(output / RUN, config)

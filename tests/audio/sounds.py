@@ -15,7 +15,7 @@ import soundfile
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.audio.encoding import Encoding
 
 Signal = NDArray[np.float32]

@@ -15,9 +15,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.audio import find_audio, open_audio
 from poolembed.audio._ffmpeg import FFmpegDecoder
 from poolembed.audio._mixing import Downmix
+from poolembed.audio.decode import open_audio
+from poolembed.audio.find import find_audio
 
 CLIPS = Path(__file__).parents[1] / "clips"
 Signal = NDArray[np.float32]

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.errors import AudioError
 from tests.conftest import noise
 from tests.encoders import dsf

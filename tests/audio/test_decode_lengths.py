@@ -13,10 +13,11 @@ import soundfile
 from numpy.typing import NDArray
 
 import poolembed.audio.decode
-from poolembed.audio import open_audio, open_source
 from poolembed.audio._chunks import read_chunks
 from poolembed.audio._promise import read_promise
 from poolembed.audio._unfinished import missing_sizes
+from poolembed.audio.decode import open_audio
+from poolembed.audio.source import open_source
 from poolembed.errors import AudioError
 from tests.audio.sounds import Heard, pyav, sndfile, tone
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.errors import AudioError
 from tests.audio.sounds import Heard, pyav, sndfile, tone
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 
 RATE = 44_100
 PLAIN = b"PLACE OF A TITLE"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.audio.source import open_source
 from tests.conftest import noise

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poolembed.audio import AUDIO_SUFFIXES, FoundFile, find_audio
-from poolembed.audio.find import BESIDE_AUDIO
+from poolembed.audio.find import AUDIO_SUFFIXES, BESIDE_AUDIO, FoundFile, find_audio
 
 Errors = list[tuple[str, str]]
 

@@ -9,8 +9,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.audio import open_audio, open_source
 from poolembed.audio._mixing import Downmix
+from poolembed.audio.decode import open_audio
+from poolembed.audio.source import open_source
 from tests.audio.sounds import Heard, sndfile, tone
 
 RATE = 44_100

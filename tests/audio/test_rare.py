@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poolembed.audio import find_audio, open_audio
+from poolembed.audio.decode import open_audio
+from poolembed.audio.find import find_audio
 from tests.conftest import noise
 from tests.encoders import encode, shorten
 

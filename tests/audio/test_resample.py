@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from poolembed.audio import resample_blocks
+from poolembed.audio.resample import resample_blocks
 from poolembed.errors import AudioError
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from poolembed.audio import _bitstream, _decoders, _ffmpeg, open_audio
+from poolembed.audio import _bitstream, _decoders, _ffmpeg
+from poolembed.audio.decode import open_audio
 from poolembed.audio.faults import reason_of
 from poolembed.audio.source import open_source
 from poolembed.audio.tags import Tags, read_tags

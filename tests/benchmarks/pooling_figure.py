@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from poolembed.audio import open_source
+from poolembed.audio.source import open_source
 from poolembed.nn.config import FrontendConfig
 from poolembed.nn.frontend import LogMel, mel_filterbank
 from poolembed.nn.pooling import AutoPool, GeMPool, MaxPool, MeanPool, TemporalPool

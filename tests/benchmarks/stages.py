@@ -17,7 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from poolembed.audio import find_audio, open_audio, open_source, resample_blocks
+from poolembed.audio.decode import open_audio
+from poolembed.audio.find import find_audio
+from poolembed.audio.resample import resample_blocks
+from poolembed.audio.source import open_source
 from poolembed.embed.device import exact_and_single_threaded
 from poolembed.embed.merging import Merger
 from poolembed.embed.windows import WindowShape, cut_windows

@@ -119,7 +119,7 @@ class Bench:
             with open_output(
                 folder, format="npy", dtype="float32", timestamps=None, model=identity, overwrite=False
             ) as output:
-                summary = embed_songs(self._model, found, output)
+                summary = embed_songs(lambda: self._model, found, output)
             seconds = time.perf_counter() - began
         if summary.embedded < len(songs):
             raise SystemExit("not every song could be embedded")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.audio import open_source
+from poolembed.audio.source import open_source
 from tests.benchmarks.common import say
 
 RATE = 4000

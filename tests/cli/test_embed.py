@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,16 @@ def _folder_of(name: str) -> list[Path]:
     Path("alone", name).write_bytes(b"?")
     return [Path("alone")]
 
+
+LOADED = """
+import sys
+from poolembed.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print([name for name in ("torch", "av", "soundfile", "soxr", "safetensors") if name in sys.modules])
+"""
 
 KEPT = sorted(f"{name}.npy" for name in GOOD)
 
@@ -277,6 +289,29 @@ class TestAgain:
         assert (done.json["embedded"], done.json["unchanged"], done.json["failed"]) == (0, len(GOOD), len(BAD))
         assert {path: path.stat().st_mtime_ns for path in Path("embeddings").rglob("*.npy")} == before
         assert "6 songs, embedded by an earlier run" in done.err
+
+    @pytest.mark.parametrize("format", ["npy", "matrix", "parquet", "jsonl"])
+    def test_with_nothing_to_do_neither_torch_nor_a_model_is_loaded(self, cli: Cli, songs: Path, format: str) -> None:
+        command = ["embed", str(songs / "sub" / "a.wav"), "-o", "out", "--format", format, "--model", "toy", "--json"]
+        first = cli(*command).json
+        assert (first["device"], first["precision"] is None, first["workers"] is None) == ("cpu", False, False)
+        done = subprocess.run([sys.executable, "-c", LOADED, *command], check=True, capture_output=True, text=True)
+        summary, loaded = done.stdout.splitlines()
+        again = json.loads(summary)
+        assert loaded == "[]"
+        assert again.keys() == first.keys()
+        assert (again["unchanged"], again["embedded"], again["device"]) == (1, 0, None)
+        assert again["fingerprint"] == first["fingerprint"]
+
+    def test_a_damaged_model_is_named_though_nothing_is_to_do(self, cli: Cli, songs: Path, models: Path) -> None:
+        shutil.copytree(models / "toy", "mine")
+        command = ["embed", songs / "a.wav", "--model", "./mine"]
+        assert cli(*command).code == 0
+        weights = Path("mine/model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+        done = cli(*command)
+        assert done.code == 1
+        assert "SHA-256" in done.err
 
     def test_only_new_and_changed_songs(self, cli: Cli, songs: Path) -> None:
         shutil.copytree(songs, "songs")

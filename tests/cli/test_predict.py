@@ -14,7 +14,8 @@ import torch
 
 from poolembed.bundle import load_bundle
 from poolembed.embed.predict import load_predictor
-from poolembed.nn.head import HeadConfig, build_head
+from poolembed.nn.config import HeadConfig
+from poolembed.nn.head import build_head
 from tests.cli.conftest import BAD, GOOD, Cli
 from tests.conftest import HOP, RATE, noise, tiny_config, tiny_heads
 

@@ -23,7 +23,7 @@ from poolembed.bundle import load_bundle
 from poolembed.embed import engine as engine_module
 from poolembed.embed.device import Runner
 from poolembed.embed.engine import LOOKAHEAD, READY, Engine
-from poolembed.embed.merging import SongMerger, time_resolution
+from poolembed.embed.merging import SongMerger
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import AudioError, PoolembedError, UsageError
@@ -710,7 +710,7 @@ class TestSeconds:
             list(make_engine().run(SONGS, seconds=seconds))
 
     def test_the_resolution_is_the_least(self) -> None:
-        assert time_resolution(NETWORK) == 0.04
+        assert NETWORK.config.time_resolution == 0.04
         assert len(embeddings(make_engine().run(SONGS, seconds=0.04))) == len(SONGS)
 
     def test_longer_than_any_song(self) -> None:

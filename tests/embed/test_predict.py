@@ -25,7 +25,8 @@ from poolembed.embed.predict import Moment, Prediction, Predictor, Timeline, int
 from poolembed.embed.song import Embedded, Failed
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import BundleError, BundleNotFoundError, UsageError
-from poolembed.nn.head import EmbeddingHead, FrameHead, HeadConfig
+from poolembed.nn.config import HeadConfig
+from poolembed.nn.head import EmbeddingHead, FrameHead
 from tests.conftest import HOP, RATE, noise, slow_windows, tiny_heads, tiny_network
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")

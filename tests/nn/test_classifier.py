@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from poolembed.nn.classifier import SongClassifier
-from poolembed.nn.config import PoolingConfig
-from poolembed.nn.head import EmbeddingHead, FrameHead, Head, HeadConfig, build_head
+from poolembed.nn.config import HeadConfig, PoolingConfig
+from poolembed.nn.head import EmbeddingHead, FrameHead, Head, build_head
 from tests.conftest import tiny_network
 
 NETWORK = tiny_network()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from poolembed.nn.config import PoolingConfig
-from poolembed.nn.head import EmbeddingHead, FrameHead, HeadConfig, build_head
+from poolembed.nn.config import HeadConfig, PoolingConfig
+from poolembed.nn.head import EmbeddingHead, FrameHead, build_head
 from poolembed.nn.pooling import AutoPool, MeanState, TemporalPool
 from tests.conftest import tiny_config
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 
-from poolembed.audio import open_audio
+from poolembed.audio.decode import open_audio
 from poolembed.audio.find import FoundFile
 from poolembed.embed.outputs import open_output
 from poolembed.embed.song import Embedded

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from poolembed.errors import TrainingError, UsageError
 from poolembed.evaluate import metrics
-from poolembed.nn.config import ModelConfig, PoolingConfig
-from poolembed.nn.head import EmbeddingHead, HeadConfig, build_head
+from poolembed.nn.config import HeadConfig, ModelConfig, PoolingConfig
+from poolembed.nn.head import EmbeddingHead, build_head
 from poolembed.train.config import ObjectiveConfig, TrainConfig
 from poolembed.train.dataset import Dataset
 from poolembed.train.objectives.base import Mix, Objective, Outputs, weighted_mean

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from poolembed.audio import open_source
+from poolembed.audio.source import open_source
 
 RATE = 16_000
 SHORTEST_TRACK = 60.0
