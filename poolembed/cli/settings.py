@@ -12,16 +12,19 @@ import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import typer
 
-from poolembed.compare.config import StudyConfig
 from poolembed.errors import UsageError
 from poolembed.train.config import Flag, ObjectiveConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from poolembed.compare.config import StudyConfig
 
 OUTPUT = "mymodel"
 """Where to, unless said otherwise."""
@@ -41,8 +44,13 @@ class Option(NamedTuple):
     default: str | bool
 
 
-def options_of(config: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Option]]:
+@cache
+def options_of(config: type[msgspec.Struct]) -> dict[str, Option]:
     """The options of a configuration by the names of their parameters, in its order, nested ones in their places."""
+    return dict(_options_of(config, ""))
+
+
+def _options_of(config: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Option]]:
     hints = get_type_hints(config, include_extras=True)
     for field in msgspec.structs.fields(config):
         kind, flag = _taken_apart(hints[field.name])
@@ -59,7 +67,7 @@ def options_of(config: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple
             name = (flag.name or field.name).replace("-", "_")
             yield name, Option(prefix + field.name, flag, kind, shown)
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            yield from options_of(inner, f"{prefix}{field.name}.")
+            yield from _options_of(inner, f"{prefix}{field.name}.")
 
 
 def _taken_apart(hint: Any) -> tuple[Any, Flag | None]:
@@ -80,7 +88,7 @@ def with_options_of(config: type[msgspec.Struct]) -> Callable[[_Command], _Comma
     def decorate(command: _Command) -> _Command:
         signature = inspect.signature(command, eval_str=True)
         parameters = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-        for name, option in options_of(config):
+        for name, option in options_of(config).items():
             flag = f"--{name.replace('_', '-')}"
             made = typer.Option(
                 f"{flag}/--no-{flag[2:]}" if option.kind is bool else flag,
@@ -105,21 +113,18 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-TRAIN = dict(options_of(TrainConfig))
-STUDY = dict(options_of(StudyConfig))
-
-
 def study(given: Mapping[str, Any]) -> StudyConfig:
     """The configuration of a study, of the options that were given.
 
     Raises:
         UsageError: one is unknown or impossible.
     """
+    from poolembed.compare.config import StudyConfig
     from poolembed.train.configfile import converted
 
     merged: dict[str, Any] = {}
-    _put_all(merged, STUDY, given)
-    return converted(merged, lambda key: _option(key, STUDY), StudyConfig)
+    _put_all(merged, StudyConfig, given)
+    return converted(merged, lambda key: _option(key, StudyConfig), StudyConfig)
 
 
 def resolve(given: Mapping[str, Any]) -> TrainConfig:
@@ -178,17 +183,17 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _merge(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the options of the command line in their places."""
     merged = deepcopy(dict(settings))
-    if any(option.key.startswith("objectives") and name in given for name, option in TRAIN.items()):
+    if any(option.key.startswith("objectives") and name in given for name, option in options_of(TrainConfig).items()):
         objectives = [_objective(text) for text in given.get("objective", [])] or merged.get("objectives")
         merged["objectives"] = _objectives(objectives or [{"kind": "classification"}], given)
-    _put_all(merged, TRAIN, given)
+    _put_all(merged, TrainConfig, given)
     return merged
 
 
-def _put_all(settings: dict[str, Any], options: Mapping[str, Option], given: Mapping[str, Any]) -> None:
+def _put_all(settings: dict[str, Any], config: type[msgspec.Struct], given: Mapping[str, Any]) -> None:
     """Put what was given in its places, but for what concerns single objectives; ``--set`` has the last word."""
     settings |= {name: given[name] for name in ("data", "output") if name in given}
-    for name, option in options.items():
+    for name, option in options_of(config).items():
         if name in given and not option.key.startswith("objectives"):
             value = given[name]
             _put(settings, option.key, _listed(option, value) if option.key in ("nested", "poolings") else value)
@@ -242,7 +247,7 @@ def _objectives(objectives: list[dict[str, Any]], given: Mapping[str, Any]) -> l
             continue
         for objective, kind in zip(objectives, kinds, strict=True):
             if kind in concerned:
-                objective[TRAIN[name].key.rpartition(".")[2]] = given[name]
+                objective[options_of(TrainConfig)[name].key.rpartition(".")[2]] = given[name]
         if not set(kinds) & set(concerned):
             raise UsageError(
                 f"--{name.replace('_', '-')} concerns the objectives {' and '.join(concerned)}, not {', '.join(kinds)}"
@@ -259,12 +264,12 @@ def _objectives(objectives: list[dict[str, Any]], given: Mapping[str, Any]) -> l
     return objectives
 
 
-def _option(key: str, options: Mapping[str, Option] = TRAIN) -> str:
+def _option(key: str, config: type[msgspec.Struct] = TrainConfig) -> str:
     """What a key of the configuration is called on the command line."""
     key = re.sub(r"\[\d+\]", "", key)
     if key in ("data", "output"):
         return {"data": "DATA", "output": "--output"}[key]
     if key in ("objectives.kind", "objectives.weight"):
         key = "objectives"
-    found = next((name for name, option in options.items() if option.key == key), None)
+    found = next((name for name, option in options_of(config).items() if option.key == key), None)
     return f"--set {key}" if found is None else f"--{found.replace('_', '-')}"
