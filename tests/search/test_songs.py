@@ -205,9 +205,9 @@ class TestAudio:
         loaded: list[Any] = []
         load = poolembed.load
 
-        def counting(name: Any) -> poolembed.Model:
+        def counting(name: Any, **options: Any) -> poolembed.Model:
             loaded.append(name)
-            return load(name)
+            return load(name, **options)
 
         monkeypatch.setattr("poolembed.embed.model.load", counting)
         (hit,) = songs.search("new.wav", k=1)
