@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from poolembed.errors import PoolembedError
 from poolembed.files.reading import read_list
+from poolembed.text import size
 
 MOST_BYTES = 1 << 30
 """Bytes of vectors on standard input: some 200,000 lines with 512 numbers each."""
@@ -52,7 +53,7 @@ def read_stdin() -> bytes:
     data = _stdin().read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise PoolembedError(
-            f"standard input has more than {MOST_BYTES / 1e9:.1f} GB",
+            f"standard input has more than {size(MOST_BYTES)}",
             hint="put what is searched for into a directory or an .npy file, or search in several goes",
         )
     return data

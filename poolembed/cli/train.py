@@ -16,6 +16,7 @@ from poolembed.cli.progress import showing
 from poolembed.cli.report import facts
 from poolembed.cli.settings import OUTPUT, resolve, with_options_of
 from poolembed.cli.stopping import stop_on_signal
+from poolembed.cli.verb import is_from_file
 from poolembed.errors import UsageError
 from poolembed.text import printable
 from poolembed.train.config import TrainConfig
@@ -63,6 +64,8 @@ def train(
 ) -> None:
     """Train a model, its pooling included, on clips."""
     given = {name: value for name, value in context.params.items() if value not in (None, (), [])}
+    if resume is not None or config is not None:  # what says what the run is goes before what holds for all runs
+        given = {name: value for name, value in given.items() if not is_from_file(context, name)}
     if resume is not None and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it", hint="drop one of them")
     if os.environ.get("RANK", "0") != "0":  # torchrun started several; the first one speaks for all

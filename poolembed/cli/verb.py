@@ -43,14 +43,14 @@ class Verb(TyperCommand):
             context = super().make_context(info_name, args, parent, default_map=values, **extra)
         except typer.BadParameter as error:
             error.message = _in_words(error.message)
-            if error.ctx is None or error.param is None or not _is_from_file(error.ctx, error.param):
+            if error.ctx is None or error.param is None or not is_from_file(error.ctx, str(error.param.name)):
                 raise
             value, place = found[key_of(error.param)]
             raise UsageError(f"{place}{value!r}: {error.message}") from error
         for key, (value, place) in found.items():
             parameter = by_name[key]
             taken = context.params.get(parameter.name)
-            if _is_from_file(context, parameter) and _kind(taken) != _kind(value):
+            if is_from_file(context, parameter.name) and _kind(taken) != _kind(value):
                 raise UsageError(f"{place}{value!r} is no {_kind(taken)}")
         return context
 
@@ -106,8 +106,9 @@ def key_of(parameter: Any) -> str:
     return (option_name(parameter) or str(parameter.name)).replace("-", "_")
 
 
-def _is_from_file(context: Any, parameter: Any) -> bool:
-    source = context.get_parameter_source(parameter.name)
+def is_from_file(context: Any, name: str) -> bool:
+    """Whether a parameter's value is what `poolembed.toml` says."""
+    source = context.get_parameter_source(name)
     return source is not None and source.name == "DEFAULT_MAP"
 
 

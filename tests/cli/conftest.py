@@ -84,6 +84,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, save_tiny: Callable[..., Pa
 @pytest.fixture
 def environment(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory to write to as the working directory, and two toy models beside ``base``."""
+    for name in [name for name in os.environ if name.startswith("POOLEMBED_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("POOLEMBED_MODELS", str(models))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("FORCE_COLOR", raising=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ HERE = Path("poolembed.toml")
 
 
 @pytest.fixture
-def user(environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user(environment: None, tmp_path: Path) -> Path:
     """The user's file, in a folder that is there."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "config" / "poolembed").mkdir(parents=True)
     return tmp_path / "config" / "poolembed" / "poolembed.toml"
 
@@ -150,6 +150,15 @@ def test_the_same_thing_has_the_same_flags_in_every_verb() -> None:
 
 
 class TestSync:
+    def test_the_readme_names_steps_and_options_that_there_are(self, user: Path) -> None:
+        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        (text,) = re.findall(r"<!-- poolembed.toml -->\n```toml\n(.*?)```", readme, re.DOTALL)
+        HERE.write_text(text)
+        steps = taken("sync")["steps"]
+        assert steps == ["embed", "index", "map", "duplicates"]
+        assert [taken(step)["output"] for step in steps] == ["embeddings", "music.index", "map.html", "duplicates.txt"]
+        assert taken("embed")["model"] == "tiny"
+
     def test_the_steps_of_the_file(self, user: Path, cli: Cli, songs: Path) -> None:
         HERE.write_text(
             f"[sync]\nsteps = ['embed', 'map', 'duplicates']\n[embed]\nmodel = 'toy'\npaths = ['{songs}']\n"

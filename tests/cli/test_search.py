@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import soundfile
-from tinytag import TinyTag
 
 from tests.cli.conftest import GOOD, Cli, command, manifest
 from tests.conftest import noise
@@ -301,13 +300,12 @@ class TestAudio:
             assert abs(int(seconds) - soundfile.info(path).duration) <= 1  # encoders pad
 
     def test_what_tag_readers_guess_is_not_in_a_playlist(self, cli: Cli, tmp_path: Path) -> None:
-        """Two MP3s in one, of which a tag reader sees the first; no reader has WavPack's."""
+        """Two MP3s in one, of which many tag readers see the first; no reader has WavPack's."""
         samples = np.concatenate([noise(4 * 44_100, seed) for seed in range(6)])
         path = encode(tmp_path / "songs" / "a.mp3", "mp3.mp3", samples[: 4 * 44_100, None], 44_100)
         path.write_bytes(path.read_bytes() + encode(tmp_path / "b", "mp3.mp3", samples[:, None], 44_100).read_bytes())
         encode(tmp_path / "songs" / "b.wv", "wavpack.wv", samples[: 7 * 44_100, None], 44_100)
         encode(tmp_path / "songs" / "c.wav", "pcm.wav", samples[-44_100:, None], 44_100)
-        assert TinyTag.get(path).duration == pytest.approx(4, abs=0.2)
         cli("embed", tmp_path / "songs", "-o", "out")
         lines = cli("search", tmp_path / "songs" / "c.wav", "--in", "out", "--format", "m3u").out.decode().splitlines()
         assert sorted(lines[1::2]) == ["#EXTINF:28,a", "#EXTINF:7,b"]

@@ -259,6 +259,18 @@ class TestResolving:
         assert all(part in done.err for part in said), done.err
         assert [path.name for path in Path().iterdir()] == ["bad.toml"]
 
+    def test_a_run_that_is_described_takes_nothing_from_poolembed_toml(
+        self, resolved: Callable[..., TrainConfig]
+    ) -> None:
+        Path("poolembed.toml").write_text("[train]\nepochs = 7\nlr = 0.5\n")
+        assert (resolved("clips").epochs, resolved("clips", "--epochs", "8").epochs) == (7, 8)
+        Path("run.toml").write_text("epochs = 5\n")
+        config = resolved("clips", "--config", "run.toml")
+        assert (config.epochs, config.lr) == (5, DEFAULTS.lr)
+        Path("mymodel").mkdir()
+        write_config(Path("mymodel") / RUN, config)
+        assert resolved("--resume", "mymodel") == config
+
 
 class TestResume:
     @pytest.fixture
