@@ -80,15 +80,12 @@ def duplicates(
             raise UsageError(f"{option} needs a number, and nan is none")
 
     import poolembed
-    from poolembed.search.duplicates import THRESHOLD, TOLERANCE
 
     songs = poolembed.open(collection, paths)
     if format == "paths" and not songs.has_paths:
         raise UsageError(f"{collection} does not name its songs", hint="--paths FILE does, with a path a line")
-    least = THRESHOLD if threshold is None else threshold
-    most = TOLERANCE if tolerance is None else tolerance
     with showing(quiet) as progress:
-        found = songs.duplicates(threshold=least, tolerance=most, progress=progress)
+        found = songs.duplicates(threshold=threshold, tolerance=tolerance, progress=progress)
     if format == "paths":
         text = _as_paths(found.groups, b"\0" if null else b"\n")
     else:
@@ -103,7 +100,7 @@ def duplicates(
         with writing(path), replacing(path, path.parent) as part:
             part.write_bytes(text)
     if not quiet:
-        _say(songs, found, least, most, chosen=threshold is not None, format=format)
+        _say(songs, found, chosen=threshold is not None, format=format)
 
 
 def _as_table(groups: list[Group]) -> str:
@@ -159,12 +156,12 @@ def _as_paths(groups: list[Group], end: bytes) -> bytes:
     return b"".join(path + end for path in paths)
 
 
-def _say(songs: Songs, found: Duplicates, threshold: float, tolerance: float, *, chosen: bool, format: str) -> None:
+def _say(songs: Songs, found: Duplicates, *, chosen: bool, format: str) -> None:
     """What it comes to, what to be careful of, and that nothing is deleted; on standard error."""
     from poolembed.search.duplicates import MEASURED_ON
 
-    lengths = f" and lengths within {tolerance:g} s" if found.by_length and tolerance < math.inf else ""
-    by = f"by a cosine of at least {threshold:g}{lengths}"
+    lengths = f" and lengths within {found.tolerance:g} s" if found.by_length and found.tolerance < math.inf else ""
+    by = f"by a cosine of at least {found.threshold:g}{lengths}"
     if found.stale:
         typer.echo(f"left out, for they are gone or have changed since they were embedded: {found.stale}", err=True)
     if found.links:
@@ -175,7 +172,7 @@ def _say(songs: Songs, found: Duplicates, threshold: float, tolerance: float, *,
         typer.echo("note: these vectors do not say how long the songs are, so that only the cosine decides", err=True)
     if not chosen and (songs.model is None or songs.model.fingerprint != MEASURED_ON):
         than = "that of these vectors" if songs.model is None else songs.model.name
-        typer.echo(f"note: {threshold:g} was chosen for another model than {than}; --threshold sets it", err=True)
+        typer.echo(f"note: {found.threshold:g} was chosen for another model than {than}; --threshold sets it", err=True)
     if not found.groups:
         typer.echo(f"no duplicates among {len(songs)} songs, {by}", err=True)
         return

@@ -71,6 +71,8 @@ class Duplicates:
 
     Attributes:
         groups: those of which the most space could be freed first.
+        threshold: cosine that was asked for.
+        tolerance: seconds that were.
         by_length: the songs' lengths were known and compared.
         stale: songs left out, for their files are gone, or have changed since they were embedded.
         links: names left out, for they lead to a file that is in their group under another name.
@@ -78,6 +80,8 @@ class Duplicates:
     """
 
     groups: list[Group]
+    threshold: float
+    tolerance: float
     by_length: bool
     stale: int
     links: int
@@ -100,8 +104,8 @@ class _File(NamedTuple):
 def find_duplicates(
     collection: Collection,
     *,
-    threshold: float = THRESHOLD,
-    tolerance: float = TOLERANCE,
+    threshold: float | None = None,
+    tolerance: float | None = None,
     progress: Progress = silent,
 ) -> Duplicates:
     """Find the songs of a collection that are the same recording.
@@ -112,14 +116,16 @@ def find_duplicates(
 
     Args:
         collection: in which to look.
-        threshold: cosine, -1 to 1.
-        tolerance: seconds.
+        threshold: cosine, -1 to 1; None for `THRESHOLD`.
+        tolerance: seconds; None for `TOLERANCE`.
         progress: told how far it is.
 
     Raises:
         VectorsError: a row is zero, or not finite.
         OutputError: the manifest is damaged.
     """
+    threshold = THRESHOLD if threshold is None else threshold
+    tolerance = TOLERANCE if tolerance is None else tolerance
     records = _records(collection)
     durations = None if records is None else np.array([record.duration for record in records], np.float64)
     matched = np.flatnonzero(has_match(collection, threshold, durations, tolerance, progress)).tolist()
@@ -148,7 +154,8 @@ def find_duplicates(
             groups.append((once[0], Group((best, *judged))))
     groups.sort(key=lambda each: (-each[1].freed, each[0]))
     stale = len(matched) - len(files)
-    return Duplicates([group for _, group in groups], records is not None, stale, links, len(soundless))
+    found = [group for _, group in groups]
+    return Duplicates(found, threshold, tolerance, records is not None, stale, links, len(soundless))
 
 
 def _records(collection: Collection) -> list[Record] | None:

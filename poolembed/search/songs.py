@@ -19,7 +19,6 @@ from poolembed.errors import AudioError, BundleNotFoundError, PoolembedError, Us
 from poolembed.identity import ModelIdentity
 from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection, open_collection, read_durations
-from poolembed.search.duplicates import THRESHOLD, TOLERANCE, Duplicates, find_duplicates
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
 from poolembed.search.index import is_index, open_index
 from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
@@ -29,6 +28,7 @@ from poolembed.text import printable
 if TYPE_CHECKING:
     from poolembed.embed.device import DeviceName, PrecisionName
     from poolembed.embed.model import Model
+    from poolembed.search.duplicates import Duplicates
 
 Wanted = str | os.PathLike[str] | npt.ArrayLike
 """A song, by its path, or a vector ``(D,)``."""
@@ -236,17 +236,19 @@ class Songs:
     def duplicates(
         self,
         *,
-        threshold: float = THRESHOLD,
-        tolerance: float = TOLERANCE,
+        threshold: float | None = None,
+        tolerance: float | None = None,
         progress: Progress = silent,
     ) -> Duplicates:
         """The same recordings under other names, bitrates and formats. See `find_duplicates`; nothing is deleted.
 
         Args:
-            threshold: cosine from which on two songs are one recording; the default fits the model base.
-            tolerance: seconds that their lengths may differ, where known.
+            threshold: cosine from which on two songs are one recording; None for 0.8, which fits the model base.
+            tolerance: seconds that their lengths may differ, where known; None for 2.
             progress: told how far it is.
         """
+        from poolembed.search.duplicates import find_duplicates  # which needs the decoders
+
         return find_duplicates(self.collection, threshold=threshold, tolerance=tolerance, progress=progress)
 
     def _answer(

@@ -216,4 +216,4 @@ def test_a_table_beside_another_manifest_is_not_of_it(tmp_path: Path) -> None:
 
 def test_no_duplicates(tmp_path: Path) -> None:
     out = embedded(tmp_path, {"a.wav": 0, "b.wav": 30, "c.wav": 60})
-    assert found(out) == Duplicates([], by_length=True, stale=0, links=0, soundless=0)
+    assert found(out) == Duplicates([], 0.995, 2.0, by_length=True, stale=0, links=0, soundless=0)

@@ -169,7 +169,7 @@ class OutputDirectory:
             with writing(self.directory / job.key):
                 row, timestamps = self._storage.write(job, numbers, earlier)
         except AudioError as error:
-            self._fail(job, error.message, earlier)
+            self.fail(job, error.message)
             return error.message
         self._log.put(
             Record(
@@ -195,9 +195,7 @@ class OutputDirectory:
         Raises:
             OutputError: the manifest cannot be written.
         """
-        self._fail(job, reason, self._log.records.get(job.key))
-
-    def _fail(self, job: Job, reason: str, earlier: Record | None) -> None:
+        earlier = self._log.records.get(job.key)
         record = Record(job.key, job.path, job.abspath, "failed", reason, job.size, job.mtime)
         if earlier is not None and earlier.output is not None:
             record = replace(
