@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poolembed.errors import LabelsError
-from poolembed.files.writing import PART, writing
+from poolembed.files.writing import replacing, writing
 from poolembed.labels import Clip, Division, Labelled, divide, grouped_folds
 
 FOLDS = 5
@@ -98,9 +98,8 @@ def write_tables(directory: Path, splits: StudySplit, labelled: Labelled, column
         lines = [_line(labelled.clips[index], split, column) for index, split in rows]
         with writing(path):
             directory.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + PART)
-            partial.write_text("".join(lines), encoding="utf-8")
-            partial.replace(path)
+            with replacing(path, directory) as written:
+                written.write_text("".join(lines), encoding="utf-8")
         paths.append(str(path))
     return paths[0], paths[1]
 
