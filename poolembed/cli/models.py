@@ -40,5 +40,5 @@ def models(as_json: Json = False) -> None:
                 str(model["about"]),
             ]
         )
-    typer.echo(table(rows, left=3))
+    typer.echo(table(rows, left=(0, 1, 2, 6)))
     raise typer.Exit(SOME_FAILED if broken else 0)

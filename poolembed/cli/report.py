@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import typer
 
@@ -29,8 +29,8 @@ def reasons(title: str, of: Mapping[str, str], more: str) -> None:
         typer.echo(f"  … and {len(of) - SHOWN:,} more, {more}", err=True)
 
 
-def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Rows as lines, in columns as wide as they need, the first `left` of them flush left and the others right.
+def table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
+    """Rows as lines, in columns as wide as they need, those at the places `left` flush left and the others right.
 
     What is between two asterisks either side, as in Markdown, is bold on a terminal; so is the first row.
     """
@@ -45,6 +45,6 @@ def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
             blanks = " " * (widths[place] - cell_len(cell))
             bold = cell and (number == 0 or rows[number][place].startswith("**"))
             shown = typer.style(cell, bold=True) if bold else cell
-            cells.append(shown + blanks if place < left else blanks + shown)
+            cells.append(shown + blanks if place in left else blanks + shown)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

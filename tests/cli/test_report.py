@@ -29,5 +29,5 @@ def test_columns_of_a_table_are_as_wide_as_they_need_and_no_line_ends_in_blanks(
 
 
 def test_names_may_come_first(capsys: pytest.CaptureFixture[str]) -> None:
-    typer.echo(table([["name", "about", "size"], ["a", "long", "1"], ["bcdef", "x", "10"]], left=2))
+    typer.echo(table([["name", "about", "size"], ["a", "long", "1"], ["bcdef", "x", "10"]], left=(0, 1)))
     assert capsys.readouterr().out.splitlines() == ["name   about  size", "a      long      1", "bcdef  x        10"]
