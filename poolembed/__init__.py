@@ -27,8 +27,6 @@ from poolembed.errors import (
 
 TYPE_CHECKING = False  # typing takes longer to import than all the rest of this
 if TYPE_CHECKING:
-    from typing import Any
-
     from poolembed.embed.model import Model, load
     from poolembed.embed.predict import LabelledSong, predict
     from poolembed.evaluate.run import evaluate
@@ -98,11 +96,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module, _, own_name = _LAZY[name].partition(":")
-        return getattr(importlib.import_module(module), own_name or name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # lest a type checker takes any name for one of this package
+
+    def __getattr__(name: str) -> object:
+        if name in _LAZY:
+            module, _, own_name = _LAZY[name].partition(":")
+            return getattr(importlib.import_module(module), own_name or name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

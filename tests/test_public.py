@@ -70,7 +70,7 @@ def test_star_import() -> None:
 
 def test_a_name_that_is_not_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Modell'"):
-        _ = poolembed.Modell
+        _ = poolembed.Modell  # type: ignore[attr-defined]
     with pytest.raises(ImportError):
         exec("from poolembed import Modell")
 

@@ -26,8 +26,9 @@ Examples:
   [map]
   overwrite = true
 
-Every step is the verb with the options that poolembed.toml has for it. A step that fails ends it with the step's exit
-code; one in which some files failed does not, and is told by the exit code in the end.
+Every step is the verb with the options that poolembed.toml has for it; those behind embed take what embed wrote. A step
+that fails ends it with the step's exit code; one in which some files failed does not, and is told by the exit code in
+the end.
 """
 
 STEPS = ("embed", "index", "push", "map", "duplicates")
@@ -48,11 +49,16 @@ def sync(
         raise UsageError(f"{unknown[0]} is no step", hint=f"the steps there are: {', '.join(STEPS)}")
     code = 0
     whole: Any = context.parent
+    verbs = whole.command.commands
+    with verbs["embed"].make_context("embed", [], parent=whole) as embed:
+        written = embed.params["output"]
     for step in steps:
         if not quiet:
             typer.echo(typer.style(step, bold=True), err=True)
         try:
-            with whole.command.commands[step].make_context(step, ["-q"] if quiet else [], parent=whole) as own:
+            with verbs[step].make_context(step, ["-q"] if quiet else [], parent=whole) as own:
+                if "collection" in own.params and own.get_parameter_source("collection").name == "DEFAULT":
+                    own.params["collection"] = written
                 own.command.invoke(own)
         except typer.Exit as end:
             if end.exit_code not in (0, SOME_FAILED):

@@ -162,6 +162,7 @@ class TestSync:
     def test_the_steps_of_the_file(self, user: Path, cli: Cli, songs: Path) -> None:
         HERE.write_text(
             f"[sync]\nsteps = ['embed', 'map', 'duplicates']\n[embed]\nmodel = 'toy'\npaths = ['{songs}']\n"
+            "output = 'vectors'\n"
             "[map]\noverwrite = true\n[duplicates]\noutput = 'duplicates.txt'\nthreshold = 0.999\n"
         )
         done = cli("sync")
@@ -169,7 +170,7 @@ class TestSync:
         assert [line for line in done.err.splitlines() if line in ("embed", "map", "duplicates")] == [
             "embed", "map", "duplicates",
         ]  # fmt: skip
-        assert len(npys(Path("embeddings"))) == 6
+        assert len(npys(Path("vectors"))) == 6  # which the other steps take, unless the file says otherwise
         assert Path("map.html").is_file()
         assert Path("duplicates.txt").is_file()
 
