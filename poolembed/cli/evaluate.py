@@ -29,7 +29,7 @@ Examples:
 
 Each clip is predicted from the clips of the other folds. Without --fold-column there are five, with labels in
 proportion and groups never taken apart. Intervals come from drawing groups of clips (column group; without it files)
-1000 times. Beside the model always two floors on the same clips: statistics of the mel bands, and the same network
+1000 times. Beside the model always two baselines on the same clips: statistics of the mel bands, and the same network
 untrained.
 """
 

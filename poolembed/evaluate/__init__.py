@@ -1,1 +1,1 @@
-"""How good embeddings are: metrics, retrieval, probes on top of them, bootstrap intervals, floors."""
+"""How good embeddings are: metrics, retrieval, probes on top of them, bootstrap intervals, baselines."""

@@ -1,4 +1,4 @@
-"""A whole evaluation: clips embedded, floors on the same clips, everything scored on the same folds."""
+"""A whole evaluation: clips embedded, baselines on the same clips, everything scored on the same folds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from poolembed.embed.engine import Engine
 from poolembed.embed.model import build_engine
 from poolembed.embed.nested import check_dim, first_numbers
 from poolembed.errors import AudioError, UsageError, VectorsError
+from poolembed.evaluate.baselines import mel_statistics, untrained
 from poolembed.evaluate.clips import ClipVectors, embed_clips
-from poolembed.evaluate.floors import mel_statistics, untrained
 from poolembed.evaluate.scores import Scores, score
 from poolembed.evaluate.task import Task, label_columns, make_task
 from poolembed.files.reading import read_regular
@@ -46,8 +46,8 @@ class System:
     """Something that turns clips into vectors, and how good they are.
 
     Attributes:
-        name: of the model or file, or of the floor.
-        kind: what it is; the last two are floors.
+        name: of the model or file, or of the baseline.
+        kind: what it is; the last two are baselines.
         size: numbers in a vector.
         scores: of its vectors.
     """
@@ -66,7 +66,7 @@ class Evaluation:
         source: the folder or table of labels, as given.
         clips: how many were scored.
         task: what was to be told apart.
-        systems: what was asked about, then the floors.
+        systems: what was asked about, then the baselines.
         failures: by key, clips that could not be read, and why.
         dropped: by key, clips that the labels leave out, and why.
         notes: what a person should know before trusting the scores, a sentence each.
@@ -118,7 +118,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Score a model, or vectors of any system, on labelled clips, beside floors on the same clips.
+    """Score a model, or vectors of any system, on labelled clips, beside baselines on the same clips.
 
     Each clip is predicted from the clips of the other folds: by its nearest neighbours, and by a linear probe.
 
@@ -175,15 +175,15 @@ def _evaluate_model(
     scored = labelled.without(embedded.failures)
     task = _task(scored, embedded.matrix, column, folds)
     fresh = untrained(bundle.network, scored.clips, embedded.seconds, seed=SEED)
-    floors = {
+    baselines = {
         UNTRAINED: _embed(engine(fresh), scored.clips, f"embedding with {name}, untrained", progress),
         MEL: _mel(bundle.network.frontend, scored.clips, progress),
     }
-    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), floors, task, progress)
+    systems, notes = _score((name, "model", first_numbers(embedded.matrix, size)), baselines, task, progress)
     notes = [*labelled.notes, *task.notes, *notes, *(f"{key}: {note}" for key, note in embedded.notes.items())]
     if _trained_on(bundle.path, labelled.source):
         notes.insert(
-            0, f"{name} was trained on clips of {labelled.source}: its own scores, not the floors', flatter it"
+            0, f"{name} was trained on clips of {labelled.source}: its own scores, not the baselines', flatter it"
         )
     return Evaluation(
         labelled.source, len(scored.clips), task, systems, embedded.failures, dict(labelled.dropped), notes
@@ -204,32 +204,32 @@ def _evaluate_vectors(
         )
     matrix = vectors.matrix[[row for row in rows if row is not None]]
     task = _task(labelled, matrix, column, folds)
-    floors = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, progress)}
+    baselines = {MEL: _mel(load_bundle("base").network.frontend, labelled.clips, progress)}
     name = os.path.basename(os.path.normpath(vectors.source))  # noqa: PTH119
-    systems, notes = _score((name, "vectors", matrix), floors, task, progress)
+    systems, notes = _score((name, "vectors", matrix), baselines, task, progress)
     if len(rows) < len(vectors.keys):
         notes.append(f"{len(vectors.keys) - len(rows)} vectors belong to no clip of {labelled.source}")
-    notes.append(f"no floor {UNTRAINED}: of vectors alone, the architecture is not known")
+    notes.append(f"no baseline {UNTRAINED}: of vectors alone, the architecture is not known")
     notes = [*labelled.notes, *task.notes, *notes]
     return Evaluation(labelled.source, len(rows), task, systems, {}, dict(labelled.dropped), notes)
 
 
 def _score(
     first: tuple[str, Literal["model", "vectors"], NDArray[np.float32]],
-    floors: dict[str, ClipVectors],
+    baselines: dict[str, ClipVectors],
     task: Task,
     progress: Progress,
 ) -> tuple[list[System], list[str]]:
-    """Score what was asked about, and those floors that have a vector of every clip; and notes."""
+    """Score what was asked about, and those baselines that have a vector of every clip; and notes."""
     todo: list[tuple[str, Kind, NDArray[np.float32]]] = [first]
     notes = []
-    for name, floor in floors.items():
-        if floor.failures:
-            key, reason = next(iter(floor.failures.items()))
-            clips = f"{len(floor.failures)} of {len(task.true)} clips cannot be read"
-            notes.append(f"no floor {name}: {clips}, such as {key}: {reason}")
+    for name, baseline in baselines.items():
+        if baseline.failures:
+            key, reason = next(iter(baseline.failures.items()))
+            clips = f"{len(baseline.failures)} of {len(task.true)} clips cannot be read"
+            notes.append(f"no baseline {name}: {clips}, such as {key}: {reason}")
         else:
-            todo.append((name, "untrained" if name == UNTRAINED else "mel", floor.matrix))
+            todo.append((name, "untrained" if name == UNTRAINED else "mel", baseline.matrix))
     one_more = counting(progress, "scoring", len(todo), "systems")
     systems = []
     for name, kind, matrix in todo:

@@ -1,4 +1,4 @@
-"""``poolembed evaluate``: a model and its vectors score the same, floors stand beside them, and bad input is named."""
+"""``poolembed evaluate``: a model and its vectors score the same, beside baselines, and bad input is named."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TestForms:
         done = cli("evaluate", "./mine", other, "--json")
         assert not any("trained on" in note for note in done.json["notes"])
 
-    def test_a_model_beside_its_floors(self, cli: Cli, clips: Path) -> None:
+    def test_a_model_beside_its_baselines(self, cli: Cli, clips: Path) -> None:
         done = cli("evaluate", "toy", clips / "labels.csv", "--fold-column", "fold", "--json")
         assert done.code == 0, done.err
         found = done.json
@@ -155,8 +155,8 @@ class TestForms:
         done = cli("evaluate", "--embeddings", "x.npy", "--paths", "paths.txt", write(Path("t.csv"), rows), "--json")
         assert done.code == 0, done.err
         assert [system["name"] for system in done.json["systems"]] == ["x.npy"]
-        assert any("no floor mel mean+std: 18 of 18 clips cannot be read" in note for note in done.json["notes"])
-        assert "no floor mel mean+std" in done.err
+        assert any("no baseline mel mean+std: 18 of 18 clips cannot be read" in note for note in done.json["notes"])
+        assert "no baseline mel mean+std" in done.err
 
     def test_several_labels(self, cli: Cli, clips: Path) -> None:
         rows = absolute(clips)

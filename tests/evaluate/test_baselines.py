@@ -1,4 +1,4 @@
-"""Clips to vectors, as users embed them, and the two floors."""
+"""Clips to vectors, as users embed them, and the two baselines."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from poolembed.audio import decode
 from poolembed.audio.source import open_source
 from poolembed.bundle import load_bundle
 from poolembed.embed.model import build_engine
-from poolembed.evaluate import floors
+from poolembed.evaluate import baselines
+from poolembed.evaluate.baselines import mel_statistics, untrained
 from poolembed.evaluate.clips import embed_clips
-from poolembed.evaluate.floors import mel_statistics, untrained
 from poolembed.labels import Clip
 from poolembed.nn.config import PoolingConfig
 from poolembed.nn.model import SongModel
@@ -93,7 +93,7 @@ class TestEmbedding:
 
 class TestMelStatistics:
     def test_they_are_those_of_the_whole_spectrogram(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(floors, "_FRAMES", 20)
+        monkeypatch.setattr(baselines, "_FRAMES", 20)
         frontend = tiny_network().frontend
         clips = [clip(folder, f"{number}.wav") for number in (7, 1)] + [clip(folder, "7.wav", 0.5, 1.25)]
         found = mel_statistics(clips, frontend)
@@ -119,7 +119,7 @@ class TestMelStatistics:
     def test_more_clips_than_are_in_work_at_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clips = [clip(folder, f"{number}.wav") for number in range(8)]
         whole = mel_statistics(clips, tiny_network().frontend)
-        monkeypatch.setattr(floors, "_AHEAD", 3)
+        monkeypatch.setattr(baselines, "_AHEAD", 3)
         np.testing.assert_array_equal(mel_statistics(clips, tiny_network().frontend).matrix, whole.matrix)
 
 
