@@ -460,6 +460,13 @@ def test_overwrite_removes_its_own_and_nothing_else(tmp_path: Path, format: Form
     assert records(library) == []
 
 
+def test_overwrite_of_a_song_with_the_longest_name(tmp_path: Path) -> None:
+    found = put(tmp_path / "library", **{"x" * 245: "a"})
+    run(tmp_path / "out", found, "npy")
+    with open_(tmp_path / "out", "npy", overwrite=True) as output:
+        assert len(output.plan(found).todo) == 1
+
+
 def test_overwrite_follows_no_tampered_manifest(tmp_path: Path) -> None:
     run(tmp_path / "out", put(tmp_path / "lib", a="1"), "npy")
     targets = [tmp_path / "victim.npy", tmp_path / "out" / "song.mp3"]

@@ -289,7 +289,9 @@ def _listed_files(manifest: Manifest) -> list[str]:
     if manifest.header.settings.output is None:
         for record in manifest.records.values():
             if record.output is not None:
-                listed += [record.output, record.output.removesuffix(".npy") + TIMESTAMPS]
+                listed.append(record.output)
+                if manifest.header.settings.timestamps is not None:  # else the name may be too long for any file
+                    listed.append(record.output.removesuffix(".npy") + TIMESTAMPS)
     return listed
 
 
