@@ -236,7 +236,7 @@ def _as_array(numbers: npt.ArrayLike) -> NDArray[Any]:
         array = np.asarray(numbers)
     except ValueError as error:
         raise UsageError(f"a query is neither a path nor a vector: {error}") from error
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" or not array.ndim:
         raise UsageError(f"a query is neither a path nor a vector of numbers, but {type(numbers).__name__}")
     return array
 
@@ -260,7 +260,7 @@ def locate(collection: Collection, names: Sequence[str]) -> list[list[int]]:
     by_last: defaultdict[str, list[int]] = defaultdict(list)
     files = [_identity(name) for name in names]
     for number, name in enumerate(names):
-        if not name:
+        if not name or "\0" in name:
             continue
         real = os.path.realpath(name)
         spellings = {name, os.path.normpath(name), os.path.abspath(name), real}

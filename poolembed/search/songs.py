@@ -173,7 +173,7 @@ class Songs:
             VectorsError: there is no such song, the vector is zero, not finite or of another size, the collection is
                 of another model than the query or of one that is not at hand, or no song is left by the globs.
             AudioError: the audio cannot be decoded.
-            UsageError: `k` is below 1, or it is not known which model made the collection and `open` was told none.
+            UsageError: `k` is no whole number from 1 on, a glob is not in a list, or it is not known which model made the collection and `open` was told none.
         """
         wanted: Any = query
         if sample_rate is not None:
@@ -219,8 +219,10 @@ class Songs:
                 model is not at hand.
             UsageError: `k` is below 1, or the model is not known.
         """
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise UsageError(f"k must be at least 1 and a whole number, got {k!r}")
+        if isinstance(include, str) or isinstance(exclude, str):  # every letter would be a glob
+            raise UsageError("include and exclude are lists of globs, not one string")
         allowed = self.collection.matching(include, exclude)
         if queries is None:
             every = every_row(self.collection)
@@ -258,7 +260,7 @@ class Songs:
         while batch := list(itertools.islice(queries, QUERIES)):
             own = [set() if with_query else set(query.rows) for query in batch]
             vectors = np.stack([query.vector for query in batch])
-            found = self._searcher.nearest(vectors, k + max(map(len, own)), allowed)
+            found = self._searcher.nearest(vectors, min(k + max(map(len, own)), len(self)), allowed)
             for query, without, rows, cosines in zip(
                 batch, own, found.rows.tolist(), found.cosines.tolist(), strict=True
             ):

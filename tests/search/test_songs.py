@@ -118,6 +118,10 @@ class TestSearching:
         assert songs.search(songs.vectors[[0, 3]], k=1)[0].cosine == 1
         assert songs.search(["a.wav"]) == songs.search("a.wav")
 
+    def test_more_hits_than_memory_would_hold(self, folder: Path) -> None:
+        songs = poolembed.open("out")
+        assert len(songs.search(songs.vectors[0], k=10**12)) == len(songs)
+
     def test_filters_and_the_query_itself(self, folder: Path) -> None:
         songs = poolembed.open("out")
         assert keys(songs.search("a.wav", include=["b/*"], exclude=["*.mp3"])) == ["b/c d.flac"]
@@ -159,6 +163,10 @@ class TestSearching:
             (np.zeros((0, 2)), {}, UsageError, "nothing to search for"),
             ("-", {}, VectorsError, "no such file"),
             ("a.wav", {"k": 0}, UsageError, "k must be at least 1"),
+            (3, {}, UsageError, "neither a path nor a vector"),
+            ("a\0b", {}, VectorsError, "no such file"),
+            ("a.wav", {"k": 2.0}, UsageError, "and a whole number"),
+            ("a.wav", {"include": "*.wav"}, UsageError, "lists of globs"),
             ("a.wav", {"sample_rate": 8000}, UsageError, "sample_rate is for samples"),
             ("a.wav", {"include": ["*.opus"]}, VectorsError, "left by the filters"),
         ],
