@@ -65,9 +65,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         # As of the command line, bytes that are not UTF-8 go through text and back.
         return tomllib.loads(read_regular(path).decode("utf-8", "surrogateescape"))
-    except FileNotFoundError:
-        return {}
     except OSError as error:
+        if not os.path.lexists(path):  # nor where its folder may not be entered, as that of another user
+            return {}
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error

@@ -35,9 +35,7 @@ class Verb(TyperCommand):
         verb = str(self.name)
         known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         args = [self._today(argument, known) for argument in args]
-        if (
-            extra.get("resilient_parsing") or verb == "help" or {"-h", "--help"} & set(args)
-        ):  # also where a file is wrong
+        if extra.get("resilient_parsing") or verb == "help" or {"-h", "--help"} & set(args):
             return super().make_context(info_name, args, parent, **extra)
         found = defaults_of(verb, self, parent)
         by_name = {key_of(parameter): parameter for parameter in self.params}

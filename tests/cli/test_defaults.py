@@ -41,6 +41,18 @@ def taken(verb: str, *arguments: str) -> dict[str, Any]:
         return params
 
 
+def test_a_users_folder_that_cannot_be_entered(
+    environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service runs as a user whose home is another's, or is none."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "shut"))
+    if os.geteuid():
+        (tmp_path / "shut").mkdir(mode=0)
+    else:  # whom no mode keeps out
+        (tmp_path / "shut").write_text("no folder")
+    assert taken("embed")["model"] == "base"
+
+
 def test_command_line_environment_working_folder_users_folder_default(
     user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
