@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolembed.files.reading import is_below, open_regular, read_list, read_regular
+from poolembed.files.writing import create, replacing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
 
@@ -74,3 +75,21 @@ def test_a_list_that_is_none_is_given_up_soon(block: bytes) -> None:
 @given(st.lists(st.sampled_from(["a", "..", ".", "", "...", "a.b", "..a", "\0"]), min_size=1, max_size=4))
 def test_a_name_is_below_exactly_if_all_its_parts_are_names(parts: list[str]) -> None:
     assert is_below("/".join(parts)) == (not {"", ".", "..", "\0"} & set(parts))
+
+
+def test_a_signal_while_a_file_is_put_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems end a rename for it; it is made then all the same."""
+    true, calls = os.replace, iter(range(100))
+
+    def interrupted(*arguments: Path) -> None:
+        if next(calls) % 2 == 0:
+            raise InterruptedError
+        true(*arguments)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    create(tmp_path / "folder" / "a", b"new", tmp_path)
+    with replacing(tmp_path / "b", tmp_path) as part:
+        part.write_bytes(b"whole")
+    assert (tmp_path / "folder" / "a").read_bytes() == b"new"
+    assert (tmp_path / "b").read_bytes() == b"whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "folder"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from poolembed.errors import UsageError
+from poolembed.files.reading import read_regular
 
 NAME = "poolembed.toml"
 
@@ -63,10 +64,10 @@ def defaults_of(verb: str, command: Any, parent: Any) -> dict[str, tuple[Any, st
 def _read(path: Path) -> dict[str, Any]:
     try:
         # As of the command line, bytes that are not UTF-8 go through text and back.
-        return tomllib.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
-    except FileNotFoundError:
-        return {}
+        return tomllib.loads(read_regular(path).decode("utf-8", "surrogateescape"))
     except OSError as error:
+        if not os.path.lexists(path):  # nor where its folder may not be entered, as that of another user
+            return {}
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error

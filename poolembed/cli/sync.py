@@ -52,11 +52,13 @@ def sync(
     verbs = whole.command.commands
     with verbs["embed"].make_context("embed", [], parent=whole) as embed:
         written = embed.params["output"]
-    for step in steps:
+    # All of them before the first runs, so that a wrong option of the last is not found out after hours of embedding.
+    contexts = [(step, verbs[step].make_context(step, ["-q"] if quiet else [], parent=whole)) for step in steps]
+    for step, own in contexts:
         if not quiet:
             typer.echo(typer.style(step, bold=True), err=True)
         try:
-            with verbs[step].make_context(step, ["-q"] if quiet else [], parent=whole) as own:
+            with own:
                 if "collection" in own.params and own.get_parameter_source("collection").name == "DEFAULT":
                     own.params["collection"] = written
                 own.command.invoke(own)

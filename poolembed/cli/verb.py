@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import typer
@@ -34,7 +35,7 @@ class Verb(TyperCommand):
         verb = str(self.name)
         known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         args = [self._today(argument, known) for argument in args]
-        if extra.get("resilient_parsing") or {"-h", "--help"} & set(args):
+        if extra.get("resilient_parsing") or verb == "help" or {"-h", "--help"} & set(args):
             return super().make_context(info_name, args, parent, **extra)
         found = defaults_of(verb, self, parent)
         by_name = {key_of(parameter): parameter for parameter in self.params}
@@ -43,7 +44,13 @@ class Verb(TyperCommand):
             context = super().make_context(info_name, args, parent, default_map=values, **extra)
         except typer.BadParameter as error:
             error.message = _in_words(error.message)
-            if error.ctx is None or error.param is None or not is_from_file(error.ctx, str(error.param.name)):
+            if error.ctx is None or error.param is None:
+                raise
+            source = error.ctx.get_parameter_source(str(error.param.name))
+            if source is not None and source.name == "ENVIRONMENT":
+                variable = next(name for name in error.param.envvar or [] if os.environ.get(name))
+                raise UsageError(f"{variable}={os.environ[variable]}: {error.message}") from error
+            if not is_from_file(error.ctx, str(error.param.name)):
                 raise
             value, place = found[key_of(error.param)]
             raise UsageError(f"{place}{value!r}: {error.message}") from error
@@ -74,6 +81,7 @@ class Verb(TyperCommand):
 
 _WORDS = {
     "Value error, ": "",
+    "Value must be an iterable.": "a list is wanted",
     "Input should be a valid integer": "a whole number is wanted",
     "Input should be a valid number": "a number is wanted",
     "Input should be a valid boolean": "true or false is wanted",
@@ -83,7 +91,7 @@ _WORDS = {
     "Input should be greater than": "it must be above",
     "Input should be less than": "it must be below",
 }
-"""How typer begins to say that a value is wrong, from 0.29 on -> plain words."""
+"""How typer begins to say that a value is wrong -> plain words."""
 
 
 def _in_words(message: str) -> str:
@@ -115,5 +123,6 @@ def is_from_file(context: Any, name: str) -> bool:
 def _kind(value: Any) -> str:
     """The type of a value as TOML sees it; of a whole number where any number will do too."""
     if isinstance(value, list | tuple):
-        return f"list of {_kind(value[0])}" if value else "list"
+        kinds = sorted({_kind(each) for each in value})
+        return f"list of {' and '.join(kinds)}" if kinds else "list"
     return {str: "text", bool: "true or false"}.get(type(value), "number")

@@ -101,11 +101,20 @@ def replacing(path: Path, work: Path) -> Iterator[Path]:
             os.fsync(file)
         finally:
             os.close(file)
-        part.replace(path)
+        _put(part, path)
     finally:
         # Gone by now if all went well. On a full disk it should not keep its space.
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _put(part: Path, path: Path) -> None:
+    while True:
+        try:
+            part.replace(path)
+            return
+        except InterruptedError:  # a signal, on a network file system; Python goes on by itself elsewhere, not here
+            continue
 
 
 def create(path: Path, data: bytes, work: Path) -> None:
@@ -117,7 +126,7 @@ def create(path: Path, data: bytes, work: Path) -> None:
     finally:
         os.close(file)
     try:
-        part.replace(path)
+        _put(part, path)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(path)
+        _put(part, path)

@@ -41,6 +41,18 @@ def taken(verb: str, *arguments: str) -> dict[str, Any]:
         return params
 
 
+def test_a_users_folder_that_cannot_be_entered(
+    environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service runs as a user whose home is another's, or is none."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "shut"))
+    if os.geteuid():
+        (tmp_path / "shut").mkdir(mode=0)
+    else:  # whom no mode keeps out
+        (tmp_path / "shut").write_text("no folder")
+    assert taken("embed")["model"] == "base"
+
+
 def test_command_line_environment_working_folder_users_folder_default(
     user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +102,8 @@ def test_every_kind_of_value(user: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("[embed]\noverwrite = 'yes'", ["poolembed.toml: [embed] overwrite = 'yes'"]),
         ("[embed]\noutput = 3", ["poolembed.toml: [embed] output = 3"]),
         ("[embed]\nformat = 'tpy'", ["poolembed.toml: [embed] format = 'tpy'", "npy"]),
-        ("[embed]\nfiles_from = 'a'", ["poolembed.toml: [embed] files_from = 'a'"]),
+        ("[embed]\nfiles_from = 'a'", ["poolembed.toml: [embed] files_from = 'a': a list is wanted"]),
+        ("[embed]\nfiles_from = ['a', 1]", ["poolembed.toml: [embed] files_from = ['a', 1] is no list of text"]),
         ("embed = 3", ["poolembed.toml: embed is a verb", "[embed]"]),
         ("embed = ", ["poolembed.toml is not TOML"]),
     ],
@@ -101,7 +114,33 @@ def test_what_is_wrong_is_named_by_file_and_key(text: str, said: list[str], user
     assert (done.code, done.out) == (2, b""), done.err
     assert all(part in done.err for part in said), done.err
     assert not any(word in done.err.lower() for word in ("pydantic", "msgspec", "input should"))
-    assert cli("embed", "--help").code == 0
+    assert cli("embed", "--help").code == cli("help", "embed").code == 0
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(user: Path, cli: Cli) -> None:
+    os.mkfifo(HERE)
+    done = cli("embed", "song.mp3")
+    assert done.code == 2
+    assert "cannot read poolembed.toml" in done.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("POOLEMBED_TOP", "five", "a whole number is wanted"),
+        ("POOLEMBED_SEARCH_TOP", "0", "it must be at least 1"),
+        ("POOLEMBED_QUIET", "maybe", "true or false is wanted"),
+        ("POOLEMBED_DEVICE", "tpu", "'tpu' is not one of"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_named_by_its_variable(
+    variable: str, value: str, said: str, user: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    done = cli("search", "song.mp3")
+    assert (done.code, done.out) == (2, b"")
+    assert f"{variable}={value}: " in done.err
+    assert said in done.err
 
 
 @pytest.mark.parametrize(
@@ -186,6 +225,18 @@ class TestSync:
         assert done.code == 1
         assert "nothing.wav" in done.err
         assert not Path("map.html").exists()
+
+    @pytest.mark.parametrize("wrong", ["[map]\noverwrit = true", "[map]\noverwrite = 'yes'"])
+    def test_a_wrong_option_of_the_last_step_is_told_before_the_first(
+        self, wrong: str, user: Path, cli: Cli, songs: Path
+    ) -> None:
+        HERE.write_text(
+            f"[sync]\nsteps = ['embed', 'map']\n[embed]\nmodel = 'toy'\npaths = ['{songs / 'a.wav'}']\n{wrong}\n"
+        )
+        done = cli("sync")
+        assert done.code == 2
+        assert "[map] overwrit" in done.err
+        assert not Path("embeddings").exists()
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
