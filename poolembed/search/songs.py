@@ -173,7 +173,8 @@ class Songs:
             VectorsError: there is no such song, the vector is zero, not finite or of another size, the collection is
                 of another model than the query or of one that is not at hand, or no song is left by the globs.
             AudioError: the audio cannot be decoded.
-            UsageError: `k` is no whole number from 1 on, a glob is not in a list, or it is not known which model made the collection and `open` was told none.
+            UsageError: `k` is no whole number from 1 on, a glob is not in a list, or it is not known which model made
+                the collection and `open` was told none.
         """
         wanted: Any = query
         if sample_rate is not None:
