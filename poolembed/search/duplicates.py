@@ -8,6 +8,7 @@ between them, a medley or a noisy copy; complete linkage would part two worn cop
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from poolembed.audio.decode import open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.embed.manifest import NAME, Record, read_manifest
-from poolembed.errors import AudioError
+from poolembed.errors import AudioError, UsageError
 from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 from poolembed.search.quality import Copy, doubt, is_soundless, rank
@@ -123,9 +124,13 @@ def find_duplicates(
     Raises:
         VectorsError: a row is zero, or not finite.
         OutputError: the manifest is damaged.
+        UsageError: threshold or tolerance is no such number.
     """
     threshold = THRESHOLD if threshold is None else threshold
     tolerance = TOLERANCE if tolerance is None else tolerance
+    for name, value, least, most in (("threshold", threshold, -1, 1), ("tolerance", tolerance, 0, math.inf)):
+        if not isinstance(value, int | float | np.number) or not least <= value <= most:
+            raise UsageError(f"{name} must be a number from {least} to {most}, got {value!r}")
     records = _records(collection)
     durations = None if records is None else np.array([record.duration for record in records], np.float64)
     matched = np.flatnonzero(has_match(collection, threshold, durations, tolerance, progress)).tolist()

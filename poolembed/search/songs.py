@@ -185,7 +185,10 @@ class Songs:
             wanted = [wanted]
         answers = self.search_each(wanted, k, mean=True, include=include, exclude=exclude, with_query=with_query)
         for name, error in answers.failures.items():
-            raise type(error)(f"{name}: {error.message}", hint=error.hint)
+            hint = error.hint
+            if isinstance(query, np.ndarray) and query.shape[-1:] != (self.collection.size,):
+                hint = hint or "with sample_rate they are taken for samples"
+            raise type(error)(f"{name}: {error.message}", hint=hint)
         if not answers.asked:
             raise UsageError("nothing to search for")
         (answer,) = answers

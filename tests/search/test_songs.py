@@ -175,6 +175,16 @@ class TestSearching:
         with pytest.raises(error, match=words):
             poolembed.open("out").search(query, **options)
 
+    @pytest.mark.parametrize("wrong", [{"threshold": np.nan}, {"threshold": 2}, {"tolerance": -1}, {"threshold": ".9"}])
+    def test_duplicates_by_what_is_no_such_number(self, folder: Path, wrong: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be a number from"):
+            poolembed.open("out").duplicates(**wrong)
+
+    def test_samples_whose_rate_was_forgotten(self, folder: Path) -> None:
+        with pytest.raises(VectorsError) as error:
+            poolembed.open("out").search(np.ones(8000, np.float32))
+        assert "sample_rate" in str(error.value.hint)
+
 
 class TestAudio:
     @pytest.fixture
