@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ class _TorchSettings:
         finally:
             with self._lock:
                 self._runs -= 1
-                if self._runs == 0:
+                if self._runs == 0 and not sys.is_finalizing():  # when parts of torch are gone
                     threads, torch.backends.cudnn.allow_tf32 = self._before
                     torch.set_num_threads(threads)
 
