@@ -378,6 +378,33 @@ def test_a_lost_or_cut_table_is_written_again(tmp_path: Path, format: Format, da
 
 
 @pytest.mark.parametrize("format", TABLES)
+@pytest.mark.parametrize("name", ["embeddings.npy", "timestamps.npy", "timestamps_times.npy"])
+@pytest.mark.parametrize("size", [None, 0, -1])
+def test_damaged_rows_are_read_back_from_a_whole_table(
+    tmp_path: Path, format: Format, name: str, size: int | None
+) -> None:
+    found = put(tmp_path / "lib", a="1", b="12")
+    run(tmp_path / "out", found, format, 2.0)
+    before = snapshot(tmp_path / "out")
+    rows = tmp_path / "out" / ".poolembed" / "rows" / name
+    rows.unlink() if size is None else rows.write_bytes(rows.read_bytes()[:size])
+    assert run(tmp_path / "out", found, format, 2.0).todo == []
+    assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("format", TABLES)
+def test_damaged_rows_of_a_killed_run_are_refused_and_left(tmp_path: Path, format: Format) -> None:
+    """The table may have fewer songs than they."""
+    run(tmp_path / "out", put(tmp_path / "lib", a="1", b="12"), format)
+    rows = tmp_path / "out" / ".poolembed" / "rows"
+    (rows / "exported").unlink()
+    (rows / "embeddings.npy").write_bytes(damaged := (rows / "embeddings.npy").read_bytes()[:-1])
+    with pytest.raises(OutputError, match=r"1 of the 2 rows.*--overwrite"):
+        open_(tmp_path / "out", format)
+    assert (rows / "embeddings.npy").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("format", TABLES)
 @with_and_without_timestamps
 def test_rows_are_read_back_where_there_are_none(tmp_path: Path, format: Format, timestamps: float | None) -> None:
     found = put(tmp_path / "lib", a="1", b="12", c="bad", d="1234")

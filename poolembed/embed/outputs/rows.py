@@ -46,6 +46,11 @@ class RowFile:
             self.close()
             raise
 
+    @property
+    def whole(self) -> int:
+        """The rows that are there whole: fewer than `rows` where the file was cut."""
+        return min(self.rows, (os.fstat(self._file).st_size - HEADER_BYTES) // self._row_bytes)
+
     def write(self, at: int, values: NDArray[Any]) -> None:
         """Write ``values``, ``(n, *shape)``, to the rows from ``at`` on; at most one row beyond the end."""
         with writing(self.path):
@@ -67,9 +72,8 @@ class RowFile:
             OutputError: there are fewer rows than that.
         """
         size = os.fstat(self._file).st_size
-        whole = min(self.rows, (size - HEADER_BYTES) // self._row_bytes)
-        if whole < rows:
-            raise too_few(self.path, whole, rows)
+        if self.whole < rows:
+            raise too_few(self.path, self.whole, rows)
         with writing(self.path):
             if self.rows != rows:
                 self._set_rows(rows)
@@ -166,11 +170,14 @@ class Rows:
             OutputError: there are fewer than that, or songs share segments.
         """
         spans = [record.timestamps for record in records if record.timestamps is not None]
-        segments = max(map(sum, spans), default=0)
-        if sum(count for _, count in spans) > segments:
+        if sum(count for _, count in spans) > max(map(sum, spans), default=0):
             raise OutputError(f"the manifest of {self._files[0].path} is damaged: songs share timestamps", hint=WAY_OUT)
-        for file, count in zip(self._files, (len(records), segments, segments), strict=False):
+        for file, count in zip(self._files, _counts(records), strict=False):
             file.keep(count)
+
+    def has(self, records: Sequence[Record]) -> bool:
+        """Whether `keep` would find all of them."""
+        return all(file.whole >= count for file, count in zip(self._files, _counts(records), strict=False))
 
     def sync(self) -> None:
         """Flush to the disk, before the manifest vouches for it."""
@@ -181,6 +188,11 @@ class Rows:
         """Close the files."""
         for file in self._files:
             file.close()
+
+
+def _counts(records: Sequence[Record]) -> tuple[int, int, int]:
+    segments = max((sum(record.timestamps) for record in records if record.timestamps is not None), default=0)
+    return len(records), segments, segments
 
 
 def too_few(path: Path, there: int, expected: int) -> OutputError:

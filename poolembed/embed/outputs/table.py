@@ -4,7 +4,7 @@ While a run lasts, its songs go to rows in the work folder, as those of a matrix
 there for the next run. The file ``exported`` beside them says of which manifest they are the rows, and how large the
 table is. It is removed before anything changes and written again when all three agree. So where it is missing, a run
 was killed, and the table is still to be written; where it speaks of another manifest, or where there are no rows, as
-earlier versions left none, the rows are read back from the table.
+earlier versions left none, or damaged ones, the rows are read back from the table.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from poolembed.embed.outputs.log import Log, digest_of
 from poolembed.embed.outputs.parquet import read_parquet, write_parquet
 from poolembed.embed.outputs.rows import EMBEDDINGS, SEGMENTS, TIMES, Rows, too_few
 from poolembed.embed.song import Numbers
+from poolembed.errors import OutputError
 from poolembed.files.reading import open_regular, read_regular
 from poolembed.files.writing import Folders, replacing, writing
 from poolembed.identity import ModelIdentity
 
 ROWS = "rows"  # the folder in the work folder
+_FILES = (EMBEDDINGS, TIMES, SEGMENTS)
 _MARK_BYTES = 100
 
 
@@ -45,7 +47,15 @@ class Table:
             Folders(directory).check(self._mark.parent / EMBEDDINGS)
             self._mark.parent.mkdir(exist_ok=True)
             Folders(directory).check(self._mark)
-        self.rows = Rows(self._mark.parent, model.embedding_size, settings, self._work)
+        try:
+            self.rows = Rows(self._mark.parent, model.embedding_size, settings, self._work)
+        except OutputError:
+            if not self._has_all():
+                raise
+            with writing(self._mark.parent):
+                for name in _FILES:
+                    (self._mark.parent / name).unlink(missing_ok=True)
+            self.rows = Rows(self._mark.parent, model.embedding_size, settings, self._work)
 
     def open(self, log: Log) -> None:
         """Have the rows that the manifest lists, from the table if need be.
@@ -57,6 +67,7 @@ class Table:
         records = log.rows()
         segments = self._settings.timestamps is not None
         lacking = len(self.rows) < len(records) or (segments and any(r.timestamps is None for r in records))
+        lacking = lacking or (self._has_all() and not self.rows.has(records))
         known = digest_of(log.path)
         if records and (lacking or (mark and mark[0] != known)):
             self._read_back(log, records)
@@ -89,6 +100,10 @@ class Table:
             with writing(self._mark), replacing(self._mark, self._work) as part:
                 part.write_text(f"{digest_of(log.path)} {self.path.stat().st_size}")
 
+    def _has_all(self) -> bool:
+        """Whether the table holds what the rows did, should they be damaged; those of a killed run may be more."""
+        return self.path.is_file() and _read_mark(self._mark) is not None
+
     def _forget(self) -> None:
         self._mark.unlink(missing_ok=True)
 
@@ -101,7 +116,7 @@ class Table:
         self.rows.keep(())
         with writing(self._work):
             self._forget()
-            for name in (EMBEDDINGS, TIMES, SEGMENTS):
+            for name in _FILES:
                 (self._work / name).unlink(missing_ok=True)  # the journal
         lost = []
         there = self._filed() if self.path.exists() else iter(())
