@@ -50,10 +50,10 @@ def push(
 ) -> None:
     """Bring a table of songs up to date."""
     from poolembed.search.collection import open_collection
-    from poolembed.search.lance import is_table
+    from poolembed.search.lance import is_lance
     from poolembed.search.push import push as push_to
 
-    if not is_table(to):
+    if not is_lance(to):
         raise UsageError(
             f"{to} is not called as a table is", hint=f"its name ends in .lance: --to {to or 'music'}.lance"
         )

@@ -31,7 +31,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class LabelTable:
     """What a file holds.
 
     Attributes:
@@ -43,7 +43,7 @@ class Table:
     rows: list[Row]
 
 
-def read_table(path: str, wanted: Collection[str], required: Sequence[str]) -> Table:
+def read_table(path: str, wanted: Collection[str], required: Sequence[str]) -> LabelTable:
     """Read a CSV (commas), TSV (tabs), JSON Lines or Parquet file; which of them its suffix says.
 
     Text is UTF-8, with or without byte order mark. CSV and TSV begin with the names of their columns; quoted cells may
@@ -86,7 +86,7 @@ def _read_text(path: str) -> str:
         ) from None
 
 
-def _read_separated(path: str, wanted: Collection[str], required: Sequence[str], delimiter: str) -> Table:
+def _read_separated(path: str, wanted: Collection[str], required: Sequence[str], delimiter: str) -> LabelTable:
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), delimiter=delimiter, strict=True)
     names: list[str] = []
     rows: list[Row] = []
@@ -112,7 +112,7 @@ def _read_separated(path: str, wanted: Collection[str], required: Sequence[str],
         raise LabelsError(
             f"{path}, line {line}: {error}", hint='quotes come in pairs; a quote within quotes is written twice, ""'
         ) from None
-    return Table(tuple(names), rows)
+    return LabelTable(tuple(names), rows)
 
 
 def _check_header(path: str, names: Sequence[str], delimiter: str) -> None:
@@ -148,7 +148,7 @@ def _check_columns(path: str, names: Sequence[str], required: Sequence[str]) -> 
             )
 
 
-def _read_json_lines(path: str, wanted: Collection[str], required: Sequence[str]) -> Table:
+def _read_json_lines(path: str, wanted: Collection[str], required: Sequence[str]) -> LabelTable:
     names: dict[str, None] = {}
     rows: list[Row] = []
     for number, line in enumerate(_read_text(path).split("\n"), 1):
@@ -171,10 +171,10 @@ def _read_json_lines(path: str, wanted: Collection[str], required: Sequence[str]
         names.update(dict.fromkeys(cells))
         rows.append(Row(f"line {number}", {name: cell for name, cell in cells.items() if name in wanted}))
     _check_columns(path, list(names), required)
-    return Table(tuple(names), rows)
+    return LabelTable(tuple(names), rows)
 
 
-def _read_parquet(path: str, wanted: Collection[str], required: Sequence[str]) -> Table:
+def _read_parquet(path: str, wanted: Collection[str], required: Sequence[str]) -> LabelTable:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -195,6 +195,6 @@ def _read_parquet(path: str, wanted: Collection[str], required: Sequence[str]) -
     except (pyarrow.ArrowException, ValueError, TypeError, LookupError) as error:
         raise LabelsError(f"{path} is not a Parquet file, or is damaged: {error}") from None
     rows = zip(*columns, strict=True)
-    return Table(
+    return LabelTable(
         tuple(names), [Row(f"row {number}", dict(zip(there, row, strict=True))) for number, row in enumerate(rows, 1)]
     )

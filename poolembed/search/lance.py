@@ -38,13 +38,13 @@ ROWS = 8192
 _READ_AHEAD = 32 << 20  # bytes, for each column
 
 
-def is_table(place: str) -> bool:
+def is_lance(place: str) -> bool:
     """Whether a place is called as a table is; nothing is looked at."""
     return place.rstrip("/").endswith(SUFFIX)
 
 
 @dataclass(frozen=True)
-class Table:
+class LanceTable:
     """An opened table, as it is at one moment: what others write meanwhile is not seen.
 
     Attributes:
@@ -129,7 +129,7 @@ class Table:
         return np.concatenate([np.empty((0, self.size), self.dtype), *parts]) if len(parts) != 1 else parts[0]
 
 
-def open_table(place: str) -> Table:
+def open_table(place: str) -> LanceTable:
     """Open a table.
 
     Args:
@@ -145,7 +145,7 @@ def open_table(place: str) -> Table:
     return table
 
 
-def find_table(place: str) -> Table | None:
+def find_table(place: str) -> LanceTable | None:
     """Open a table if there is one; as `open_table`."""
     lance = load_lance(place)
     with reaching(place):
@@ -164,7 +164,7 @@ def find_table(place: str) -> Table | None:
     vector = schema.field("embedding").type
     told = {name.decode(): value.decode() for name, value in (schema.metadata or {}).items()}
     known = MODEL in told and FINGERPRINT in told
-    return Table(
+    return LanceTable(
         place=place,
         dataset=dataset,
         model=ModelIdentity(told[MODEL], told[FINGERPRINT], vector.list_size) if known else None,
@@ -249,13 +249,13 @@ def reaching(place: str) -> Iterator[None]:
 _TOLD = 300  # characters of an error that may hold a whole answer of a server
 
 
-def table_collection(table: Table) -> Collection:
+def table_collection(table: LanceTable) -> Collection:
     """A table as a collection whose names and vectors are read when they are asked for, and not before."""
     stamp = hashlib.blake2b(f"{table.place}\n{table.dataset.version}".encode(), digest_size=8).hexdigest()
     return Collection(
         source=table.place,
-        keys=Names(table, "key"),
-        paths=Names(table, "path"),
+        keys=NameColumn(table, "key"),
+        paths=NameColumn(table, "path"),
         matrix=cast(NDArray[Any], _Matrix(table)),
         unit=False,  # for another kind of number may have been pushed
         model=table.model,
@@ -263,10 +263,10 @@ def table_collection(table: Table) -> Collection:
     )
 
 
-class Names(Sequence[str]):
+class NameColumn(Sequence[str]):
     """A column of names of a table, from row `first` on; all of them are streamed."""
 
-    def __init__(self, table: Table, name: str, first: int = 0) -> None:
+    def __init__(self, table: LanceTable, name: str, first: int = 0) -> None:
         self.table = table
         self._name, self._first = name, first
 
@@ -287,7 +287,7 @@ class Names(Sequence[str]):
 class _Matrix:
     """As much of an array ``(N, D)`` as a collection needs; reads the rows that are asked for."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: LanceTable) -> None:
         self._table = table
         self.shape = (table.count, table.size)
         self.dtype = table.dtype
@@ -303,7 +303,7 @@ class _Matrix:
 class TableSearch:
     """Finds the rows of a table that are nearest: every vector is compared, a few batches of them at once."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: LanceTable) -> None:
         self.table = table
         self._collection = table_collection(table)
 
@@ -320,7 +320,7 @@ class TableSearch:
             matrix = self.table.vectors(batch["embedding"])
             if not len(matrix):
                 continue
-            part = replace(self._collection, matrix=matrix, keys=Names(self.table, "key", first))
+            part = replace(self._collection, matrix=matrix, keys=NameColumn(self.table, "key", first))
             usable = None if allowed is None else allowed[first : first + len(matrix)]
             found = ExactSearch(part).nearest(queries, k, usable)
             # Of equally near ones those of earlier batches come first; NaN comes last.

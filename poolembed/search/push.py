@@ -26,7 +26,7 @@ from poolembed.search.lance import (
     FINGERPRINT,
     MODEL,
     ROWS,
-    Table,
+    LanceTable,
     check_written,
     find_table,
     load_lance,
@@ -117,7 +117,7 @@ def push(collection: Collection, place: str, *, progress: Progress = silent, sto
     return Pushed(done[_NEW], done[_CHANGED], len(collection) - todo, others, left=todo - sum(done.values()))
 
 
-def _refuse_mismatch(collection: Collection, table: Table) -> None:
+def _refuse_mismatch(collection: Collection, table: LanceTable) -> None:
     there, here = table.model, collection.model
     if (there and there.fingerprint) != (here and here.fingerprint):
         what = f"vectors of {_called(there)}, and {collection.source} has those of {_called(here)}"
@@ -165,7 +165,7 @@ def _stored(collection: Collection, rows: NDArray[np.int64], dtype: np.dtype[Any
 
 
 def _compare(
-    table: Table,
+    table: LanceTable,
     row_of: dict[str, int],
     digests: list[bytes],
     state: NDArray[np.uint8],

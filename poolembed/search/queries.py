@@ -18,7 +18,7 @@ from poolembed.embed.manifest import NAME, read_manifest
 from poolembed.errors import PoolembedError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
-from poolembed.search.lance import Names
+from poolembed.search.lance import NameColumn
 from poolembed.text import path_text
 from poolembed.vectors.npy import map_npy, read_npy
 from poolembed.vectors.tables import parse_line
@@ -292,7 +292,7 @@ def locate(collection: Collection, names: Sequence[str]) -> list[list[int]]:
 
 def _candidates(collection: Collection, spellings: Iterable[str]) -> Iterable[tuple[int, str, str]]:
     """Row, key and path of all rows; or of those alone that a table finds by its own means."""
-    if isinstance(collection.paths, Names):
+    if isinstance(collection.paths, NameColumn):
         return collection.paths.table.find(spellings)
     return zip(range(len(collection)), collection.keys, collection.paths, strict=True)
 

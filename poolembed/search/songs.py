@@ -21,7 +21,7 @@ from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection, open_collection, read_durations
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
 from poolembed.search.index import is_index, open_index
-from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
+from poolembed.search.lance import TableSearch, is_lance, open_table, table_collection
 from poolembed.search.queries import Query, check_model, every_row, mean_query, read_queries, unit_vector
 from poolembed.text import printable
 
@@ -363,7 +363,7 @@ def open_songs(
     """
     place = os.fspath(source)
     searcher: Searcher
-    if is_table(place):
+    if is_lance(place):
         _refuse(place, "a table", paths, dim)
         table = open_table(place)
         collection, searcher = table_collection(table), TableSearch(table)

@@ -20,7 +20,7 @@ from poolembed.vectors.npy import WAYS
 
 
 @dataclass(frozen=True)
-class Table:
+class VectorTable:
     """A table in memory.
 
     Attributes:
@@ -41,7 +41,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in _READERS
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> VectorTable:
     """Read a table, by its suffix.
 
     Raises:
@@ -79,17 +79,17 @@ class _Row(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Row).decode
 
 
-def _read_jsonl(path: Path) -> Table:
+def _read_jsonl(path: Path) -> VectorTable:
     with open_regular(path) as file:
         rows = [parse_line(line, f"{path}, line {number}") for number, line in enumerate(file, start=1)]
     paths = [name for name, _ in rows]
     shapes = {vector.shape for _, vector in rows}
     if len(shapes) > 1 or (0,) in shapes:
         raise _uneven(path)
-    return Table(paths, paths, np.array([vector for _, vector in rows], np.float32))
+    return VectorTable(paths, paths, np.array([vector for _, vector in rows], np.float32))
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path) -> VectorTable:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -112,7 +112,7 @@ def _read_parquet(path: Path) -> Table:
         model = None
         if name and fingerprint:
             model = ModelIdentity(name.decode(), fingerprint.decode(), matrix.shape[1])
-        return Table(keys, paths, matrix, model)
+        return VectorTable(keys, paths, matrix, model)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         told = str(getattr(error, "strerror", None) or error).partition("\n")[0]
         raise VectorsError(f"{path} cannot be read, is not a Parquet file, or is damaged: {told}") from error
@@ -146,4 +146,4 @@ def _uneven(name: object) -> VectorsError:
     return VectorsError(f"the vectors in {name} are not all of one length")
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
+_READERS: dict[str, Callable[[Path], VectorTable]] = {".jsonl": _read_jsonl, ".parquet": _read_parquet}

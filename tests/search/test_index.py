@@ -323,7 +323,7 @@ class TestOpening:
     @quick
     @given(st.lists(st.text(st.characters(exclude_categories=[]), max_size=6), max_size=20))
     def test_names_come_back(self, names: list[str]) -> None:
-        packed = file.Names(*file.pack(names), "x")
+        packed = file.PackedNames(*file.pack(names), "x")
         assert (list(packed), [packed[row] for row in range(len(names))], packed[:]) == (names, names, names)
         with pytest.raises(IndexError):
             packed[len(names)]

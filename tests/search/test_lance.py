@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poolembed.errors import PoolembedError, UsageError, VectorsError
 from poolembed.search.exact import ExactSearch
-from poolembed.search.lance import TableSearch, is_table, open_table, table_collection
+from poolembed.search.lance import TableSearch, is_lance, open_table, table_collection
 from poolembed.search.push import push
 from poolembed.search.queries import locate
 from poolembed.search.songs import open_songs
@@ -35,7 +35,7 @@ lance = pytest.importorskip("lance", reason="needs poolembed[lance]")
     ],
 )
 def test_what_is_called_a_table(place: str, expected: bool) -> None:
-    assert is_table(place) == expected
+    assert is_lance(place) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -117,7 +117,7 @@ def test_names_of_hits_are_read_together(tmp_path: Path, monkeypatch: pytest.Mon
     table = open_table(place)
     searcher, paths = TableSearch(table), table_collection(table).paths
     hits = searcher.nearest(vectors(3, seed=1), 10)
-    monkeypatch.setattr("poolembed.search.lance.Table.take", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("poolembed.search.lance.LanceTable.take", lambda *_: pytest.fail("read again"))
     assert [paths[row] for row in hits.rows.ravel().tolist()] == [f"/music/{row}.mp3" for row in hits.rows.ravel()]
 
 

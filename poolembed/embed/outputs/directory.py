@@ -30,7 +30,7 @@ from poolembed.embed.outputs.parquet import require_pyarrow
 from poolembed.embed.outputs.plan import Job, Names, Plan, make_plan, vanished
 from poolembed.embed.outputs.rows import Rows
 from poolembed.embed.outputs.songs import TIMESTAMPS, SongFiles
-from poolembed.embed.outputs.table import ROWS, Table
+from poolembed.embed.outputs.table import ROWS, ExportedTable
 from poolembed.embed.song import Embedded, numbers_of
 from poolembed.errors import AudioError, OutputError, UsageError
 from poolembed.files.claims import claimed
@@ -95,7 +95,7 @@ def open_output(
                 _refuse_mismatch(path, manifest.header, model, settings)
                 log = Log(path / NAME, manifest, work)
         undo.callback(log.close)
-        table = Table(path, model, settings) if format in ("parquet", "jsonl") else None
+        table = ExportedTable(path, model, settings) if format in ("parquet", "jsonl") else None
         storage: Rows | SongFiles
         if table is not None:
             storage = table.rows
@@ -122,7 +122,7 @@ class OutputDirectory:
     """
 
     def __init__(
-        self, directory: Path, log: Log, storage: Rows | SongFiles, table: Table | None, last: ExitStack
+        self, directory: Path, log: Log, storage: Rows | SongFiles, table: ExportedTable | None, last: ExitStack
     ) -> None:
         self.directory = directory
         self.ordered = storage.ordered

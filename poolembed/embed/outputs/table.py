@@ -29,7 +29,7 @@ _FILES = (EMBEDDINGS, TIMES, SEGMENTS)
 _MARK_BYTES = 100
 
 
-class Table:
+class ExportedTable:
     """The table of an output directory.
 
     Raises:

@@ -131,7 +131,7 @@ class Contents:
     names: NDArray[np.uint8]
 
 
-class Names(Sequence[str]):
+class PackedNames(Sequence[str]):
     """Names in one run of bytes, of which only those that are asked for are read.
 
     Args:
@@ -173,7 +173,7 @@ def pack(names: Iterable[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Names as bytes, and their bounds; names of any characters, those of paths that are not UTF-8 included.
 
     >>> text, bounds = pack(["a", "", "bc"])
-    >>> text.tobytes(), bounds.tolist(), list(Names(text, bounds, ""))
+    >>> text.tobytes(), bounds.tolist(), list(PackedNames(text, bounds, ""))
     (b'abc', [0, 1, 1, 3], ['a', '', 'bc'])
     """
     encoded = [name.encode("utf-8", "surrogatepass") for name in names]

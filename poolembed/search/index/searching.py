@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from poolembed.errors import UsageError, VectorsError
 from poolembed.search.collection import Collection
 from poolembed.search.exact import ExactSearch, Found, Hits, nearest_of, unit_queries
-from poolembed.search.index.file import Contents, Names, damaged, read_contents
+from poolembed.search.index.file import Contents, PackedNames, damaged, read_contents
 from poolembed.vectors import RowNumbers
 
 # What tests/benchmarks/index.py found good.
@@ -115,7 +115,7 @@ def open_index(path: str) -> Index:
     graph = restore(contents, path, view=True)
     count, bounds = about.shape[0], contents.bounds
     keys, paths = (
-        (Names(contents.names, bounds[first : first + count + 1], path) for first in (0, count))
+        (PackedNames(contents.names, bounds[first : first + count + 1], path) for first in (0, count))
         if len(bounds)
         else [RowNumbers(count)] * 2
     )
