@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from typing import Any
 
 import pytest
@@ -12,17 +11,6 @@ from rich.progress import Progress, TextColumn
 
 from poolembed.cli.progress import Display, showing
 from poolembed.progress import counted, counting
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Time that stands still until it is moved."""
-
-    class Clock:
-        now = 100.0
-
-    monkeypatch.setattr(time, "perf_counter", lambda: Clock.now)
-    return Clock
 
 
 def test_a_line_as_a_stage_begins_and_then_one_every_five_seconds(

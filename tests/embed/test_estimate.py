@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,6 @@ def job(name: str, size: int) -> Job:
 
 def song(seconds: float) -> Embedded:
     return Embedded(0, np.zeros(8, np.float32), seconds)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    class Clock:
-        now = 100.0
-
-    monkeypatch.setattr(time, "perf_counter", lambda: Clock.now)
-    return Clock
 
 
 def test_the_audio_to_come_is_guessed_from_the_bytes_of_each_format(clock: Any) -> None:
