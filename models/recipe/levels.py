@@ -2,8 +2,8 @@
 
 TABLE is that of the training clips, which the axes are of (see ``models.recipe.ship``); each DEV a table of labelled
 clips with a column ``fold``. Prints linear probe / 5 nearest neighbours, in percent, for the vectors as trained, then
-centred, then levelled with several amounts of the spread within instruments, and of the first numbers of each the
-neighbours.
+centred, then levelled with several amounts of the spread within instruments and of what changes move, and of the first
+numbers of each the neighbours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from poolembed.evaluate.probes import linear_probe, nearest_neighbours
 from poolembed.evaluate.task import Task
 
 SIZES = (64, 128, 256, 512)
-WITHIN = (0.0, 0.1, 0.2, 0.35, 0.5)
+AMOUNTS = ((0.0, 0.0), (0.2, 0.0), (0.0, 0.5), (0.2, 0.3), (0.2, 0.5), (0.2, 0.7), (0.35, 0.5))
+"""Of the spread within instruments, and of what changes move."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,11 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     spreads = measure(network, options.table, options.clips)
     devs = [read_dev(table) for table in options.dev]
     tasks = [(projections(network, dev.clips), dev.task) for dev in devs]
-    print(f"{'':24}", *(f"{dev.name:>20}" for dev in devs))
+    print(f"{'':30}", *(f"{dev.name:>20}" for dev in devs))
     for name, mean, axes in _changes(spreads):
         for size in SIZES:
             shown = [_scores(((vectors - mean) @ axes)[:, :size], task) for vectors, task in tasks]
-            print(f"{name:18} {size:5}", *(f"{linear:>13} / {knn}" for linear, knn in shown), flush=True)
+            print(f"{name:24} {size:5}", *(f"{linear:>13} / {knn}" for linear, knn in shown), flush=True)
     return 0
 
 
@@ -49,8 +50,8 @@ def _changes(spreads: Spreads) -> Iterator[tuple[str, NDArray[np.float64], NDArr
     size = len(spreads.mean)
     yield "as trained", np.zeros(size), np.eye(size)
     yield "centred", spreads.mean, np.eye(size)
-    for within in WITHIN:
-        yield f"within = {within}", spreads.mean, spreads.axes(within)
+    for within, changed in AMOUNTS:
+        yield f"{within} within, {changed} changed", spreads.mean, spreads.axes(within, changed)
 
 
 def _scores(vectors: NDArray[np.float64], task: Task) -> tuple[str, str]:

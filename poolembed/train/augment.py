@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from poolembed.nn.frontend import LogMel
 from poolembed.train.config import AugmentConfig
 from poolembed.train.sampling import generator
 
 _DB = math.log(10) / 10  # nats of power
 _POINTS = 5  # of the equalizer's curve
+_NOISE_FRAMES = 512
+_SNR_DB = (5.0, 35.0)  # of the clip above the noise
 _UPPER = 0.4  # of the bands may be lost to a low-pass; of 128 up to 16 kHz those above 3.5 kHz
 
 
@@ -35,8 +38,9 @@ def augment(
     log_floor: float,
     rank: int = 0,
     first: Tensor | None = None,
+    noise: WhiteNoise | None = None,
 ) -> Tensor:
-    """Resized crop, gain, equalizer, low-pass, and masks of time and bands, each row its own.
+    """Resized crop, gain, equalizer, noise, low-pass, and masks of time and bands, each row its own.
 
     Args:
         mel: ``(R, W, F, n_mels)`` log-mels; left as they are.
@@ -47,6 +51,7 @@ def augment(
         log_floor: smallest mel power told apart.
         rank: number of the process, where several share a step.
         first: ``(R,)`` the frame that the clip begins at; None: at the first.
+        noise: as the front end hears it; needed where ``config.noise`` is not 0.
     """
     rows = len(mel)
     first = torch.zeros_like(frames) if first is None else first
@@ -57,6 +62,9 @@ def augment(
     mel = resized_crop(mel, frames, config.resized_crop, crop, log_floor, first)
     mel = change_gain(mel, config.gain_db * (2 * gain[:, 0] - 1), log_floor) if config.gain_db else mel
     mel = equalize(mel, config.equalizer_db, curve, log_floor)
+    if noise is not None and config.noise:
+        hiss = torch.from_numpy(random.random((rows, 4))).float().to(mel.device)
+        mel = add_noise(mel, frames, config.noise, hiss, noise, first)
     mel = low_pass(mel, config.low_pass, cut, log_floor)
     return mask_stretches(mel, frames, config.time_mask, config.band_mask, mask, first)
 
@@ -105,6 +113,66 @@ def low_pass(mel: Tensor, share: float, drawn: Tensor, log_floor: float) -> Tens
     first = torch.where(drawn[:, 0] < share, bands * (1 - _UPPER * drawn[:, 1]), bands)
     lost = torch.arange(bands, device=mel.device) >= first.unsqueeze(1)
     return mel.masked_fill(lost.reshape(len(mel), 1, 1, bands), math.log(log_floor))
+
+
+class WhiteNoise:
+    """White noise as a front end hears it, to be laid over log-mels.
+
+    Args:
+        frontend: of the model.
+
+    Attributes:
+        power: ``(F, n_mels)`` mel power of noise whose mean over time is 1 in every band.
+        widths: ``(n_mels,)`` share of the spectrum's width that each band stands for.
+        hz: ``(n_mels,)`` middle of each band.
+    """
+
+    def __init__(self, frontend: LogMel) -> None:
+        config = frontend.config
+        samples = generator(0, "noise").standard_normal((_NOISE_FRAMES - 1) * config.hop_length + config.n_fft)
+        device = frontend.filterbank.device
+        power = frontend.power(torch.from_numpy(samples).float().unsqueeze(0).to(device))[0]
+        self.power = power / power.mean(0).clamp_min(1e-12)
+        bank = frontend.filterbank
+        hz = torch.linspace(0, config.sample_rate / 2, bank.shape[1], device=device)
+        self.hz = (bank @ hz / bank.sum(1).clamp_min(1e-12)).clamp_min(hz[1])
+        width = 1 / bank.amax(1).clamp_min(1e-6)  # of triangles of equal area
+        self.widths = width / width.sum()
+
+
+def add_noise(
+    mel: Tensor, frames: Tensor, share: float, drawn: Tensor, noise: WhiteNoise, first: Tensor | None = None
+) -> Tensor:
+    """Lay noise over some of the clips: white to pink, `_SNR_DB` below them.
+
+    Powers are added, which leaves out what the two have in common by chance.
+
+    Args:
+        mel: ``(R, W, F, n_mels)``.
+        frames: ``(R,)`` of the clip, which alone is given noise.
+        share: of the rows that are given any.
+        drawn: ``(R, 4)`` in [0, 1): whether, how far below, how pink, and from which of the noise's frames on.
+        noise: as the front end hears it.
+        first: ``(R,)`` the frame that the clip begins at; None: at the first.
+    """
+    rows = torch.nonzero(drawn[:, 0] < share).flatten()
+    if not len(rows):
+        return mel
+    _, windows, length, bands = mel.shape
+    drawn, start = drawn[rows], torch.zeros_like(rows) if first is None else first[rows]
+    time = torch.arange(windows * length, device=mel.device)
+    real = (time >= start.unsqueeze(1)) & (time < (start + frames[rows]).unsqueeze(1))
+    plain = mel[rows].flatten(1, 2)
+    power = plain.exp()
+    level = (power @ noise.widths * real).sum(1) / real.sum(1).clamp_min(1)
+    low, high = _SNR_DB
+    level = level * 10 ** (-(low + (high - low) * drawn[:, 1]) / 10)
+    colour = noise.hz ** -drawn[:, 2:3]
+    colour = colour / (colour @ noise.widths).unsqueeze(1)
+    hiss = noise.power[(time + (drawn[:, 3:] * len(noise.power)).long()) % len(noise.power)]
+    noisy = (power + hiss * (level.unsqueeze(1) * colour).unsqueeze(1)).log()
+    noisy = torch.where(real.unsqueeze(2), noisy, plain)
+    return mel.index_copy(0, rows, noisy.view(-1, windows, length, bands))
 
 
 def mask_stretches(

@@ -92,6 +92,7 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         gain_db: largest change of level, in dB, either way.
         equalizer_db: largest change of level of any part of the spectrum, in dB, either way (after Nam et al. 2022).
         low_pass: share of crops that lose what is above a random frequency, as low bitrates and low rates lose it.
+        noise: share of crops that noise is laid over, white to pink, 5 to 35 dB below them.
         time_mask: longest masked stretch, as a share of the crop (SpecAugment, Park et al. 2019).
         band_mask: largest number of masked mel bands, as a share of all.
         mixup: parameter of the Beta distribution that two clips are mixed by, in power (Zhang et al. 2018).
@@ -106,6 +107,7 @@ class AugmentConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         0.0
     )
     low_pass: Annotated[Share, Flag("How many crops lose their highs.", AUGMENT, "SHARE")] = 0.0
+    noise: Annotated[Share, Flag("How many crops noise is laid over.", AUGMENT, "SHARE")] = 0.0
     time_mask: Share = 0.0
     band_mask: Share = 0.0
     mixup: Annotated[NotNegative, Flag("Mix two clips; parameter of Beta.", AUGMENT, "BETA")] = 0.0

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from poolembed.errors import TrainingError
+from poolembed.nn.frontend import LogMel
 from poolembed.nn.model import Features, State
-from poolembed.train.augment import augment, mixup
+from poolembed.train.augment import WhiteNoise, augment, mixup
 from poolembed.train.cache import dequantise
 from poolembed.train.config import AugmentConfig
 from poolembed.train.features import FeatureBatch, FeatureCache
@@ -30,7 +31,7 @@ class Loader:
         windows: W of a crop.
         config: strengths of the augmentation.
         device: that trains.
-        log_floor: of the log-mels.
+        frontend: that the log-mels are of.
         rank: number of the process.
     """
 
@@ -42,12 +43,14 @@ class Loader:
         windows: int,
         config: AugmentConfig,
         device: torch.device,
-        log_floor: float,
+        frontend: LogMel,
         rank: int,
     ) -> None:
         self.steps_per_epoch = sampler.steps_per_epoch
         self._source, self._sampler, self._windows = source, sampler, windows
-        self._config, self._device, self._floor, self._rank = config, device, log_floor, rank
+        self._config, self._device, self._rank = config, device, rank
+        self._floor = frontend.config.log_floor
+        self._noise = WhiteNoise(frontend) if config.noise else None
 
     def prefetch(self, first: int, last: int) -> Prefetcher[Batch | FeatureBatch]:
         """The batches of steps ``[first, last)``, cut ahead of time in a thread of their own."""
@@ -67,7 +70,7 @@ class Loader:
         place = {"seed": self._sampler.seed, "step": step, "rank": self._rank}
         mel = dequantise(batch.mel, self._floor)
         first, last = batch.heard.unbind(1)
-        mel = augment(mel, last - first, self._config, log_floor=self._floor, first=first, **place)
+        mel = augment(mel, last - first, self._config, log_floor=self._floor, first=first, noise=self._noise, **place)
         if not self._config.mixup:
             return Inputs(mel, batch.frames, clips, start=batch.start)
         mixed = mixup(mel, batch.frames, self._config.mixup, log_floor=self._floor, start=batch.start, **place)

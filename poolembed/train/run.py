@@ -231,7 +231,7 @@ class Run:
             windows=self.windows,
             config=config.augment,
             device=self.where.device,
-            log_floor=data.cache.log_floor,
+            frontend=self.module.headed.model.frontend,
             rank=self.where.rank,
         )
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.recipe.ship import Spreads, covariance_within, draw_notes, halve, projections, turn
+from models.recipe.changes import CHANGES, changed
+from models.recipe.ship import Spreads, covariance_within, decoded, draw_notes, halve, project, projections, turn
 from models.recipe.tables import write_table
 from poolembed.bundle import load_bundle, save_bundle
 from poolembed.labels import Clip
@@ -30,31 +31,41 @@ def groups(clips: list[Clip]) -> NDArray[np.int64]:
     return np.arange(len(clips)) % 4
 
 
-def spreads_of(vectors: NDArray[np.float64], groups: NDArray[np.int64]) -> Spreads:
-    within = covariance_within(vectors, groups)
-    return Spreads(vectors.mean(0), np.cov(vectors, rowvar=False), within, len(vectors), len(vectors))
+def spreads_of(
+    vectors: NDArray[np.float64], groups: NDArray[np.int64], moves: NDArray[np.float64] | None = None
+) -> Spreads:
+    within, total = covariance_within(vectors, groups), np.cov(vectors, rowvar=False)
+    moved = np.eye(len(total)) if moves is None else np.cov(moves, rowvar=False)
+    return Spreads(vectors.mean(0), total, within, moved, len(vectors), len(vectors))
 
 
-@pytest.mark.parametrize("within", [0.0, 0.2, 1.0])
-def test_what_is_folded_in_centres_and_levels(clips: list[Clip], groups: NDArray[np.int64], within: float) -> None:
+@pytest.mark.parametrize(("within", "part"), [(0.0, 0.0), (0.2, 0.5), (1.0, 0.0), (0.0, 1.0)])
+def test_what_is_folded_in_centres_and_levels(
+    clips: list[Clip], groups: NDArray[np.int64], within: float, part: float
+) -> None:
     network = tiny_network()
-    before = projections(network, clips)
-    spreads = spreads_of(before, groups)
-    turn(network, spreads.mean, spreads.axes(within))
-    after = projections(network, clips)
+    samples = decoded(network, clips)
+    quiet = changed("noise 12 dB below", samples, network.config.frontend.sample_rate)
+    before = project(network, samples)
+    spreads = spreads_of(before, groups, project(network, quiet) - before)
+    turn(network, spreads.mean, spreads.axes(within, part))
+    after = project(network, samples)
     assert len(after) == len(clips)
     np.testing.assert_allclose(after.mean(0) / after.std(), 0, atol=1e-3)
-    new = spreads_of(after, groups)
-    levelled = (1 - within) * new.total / np.trace(spreads.total) + within * new.within / np.trace(spreads.within)
+    new = spreads_of(after, groups, project(network, quiet) - after)
+    levelled = sum(
+        share * getattr(new, name) / np.trace(getattr(spreads, name))
+        for share, name in ((1 - within - part, "total"), (within, "within"), (part, "moved"))
+    )
     np.testing.assert_allclose(levelled / levelled[0, 0], np.eye(len(levelled)), atol=2e-2)
 
 
 def test_the_largest_axis_comes_first(clips: list[Clip], groups: NDArray[np.int64]) -> None:
     spreads = spreads_of(projections(tiny_network(), clips), groups)
-    lengths = np.linalg.norm(spreads.axes(0.0), axis=0)
+    lengths = np.linalg.norm(spreads.axes(0.0, 0.0), axis=0)
     assert (np.diff(lengths) >= 0).all()  # of the map, so one over what it levels
     largest = np.linalg.svd(spreads.total)[0][:, 0]
-    assert abs(largest @ spreads.axes(0.0)[:, 0]) / lengths[0] == pytest.approx(1, abs=1e-6)
+    assert abs(largest @ spreads.axes(0.0, 0.0)[:, 0]) / lengths[0] == pytest.approx(1, abs=1e-6)
 
 
 @given(
@@ -98,3 +109,14 @@ def test_a_halved_bundle_computes_what_the_network_in_memory_computes(tmp_path: 
     assert all(torch.equal(stored[key], exact[key]) for key in exact)
     size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")}
     assert size["half"] < size["whole"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_are_heard_and_the_same_each_time(name: str) -> None:
+    clips = [np.random.default_rng(seed).normal(0, 0.1, 32_000).astype(np.float32) for seed in (0, 1)]
+    made = changed(name, clips, 32_000)
+    for clip, new, again in zip(clips, made, changed(name, clips, 32_000), strict=True):
+        assert np.array_equal(new, again)
+        assert new.dtype == np.float32
+        assert len(clip) - 0.16 * 32_000 <= len(new) <= len(clip)
+        assert not np.array_equal(new[: len(clip)], clip[: len(new)])

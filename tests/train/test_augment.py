@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from poolembed.train.augment import augment, change_gain, equalize, mask_stretches, mixup, resized_crop
+from poolembed.train.augment import (
+    WhiteNoise,
+    add_noise,
+    augment,
+    change_gain,
+    equalize,
+    mask_stretches,
+    mixup,
+    resized_crop,
+)
 from poolembed.train.config import AugmentConfig
 from tests.conftest import HOP, noise, tiny_network
 
@@ -179,6 +188,38 @@ class TestLowPass:
         assert bool((lost.int().diff() >= 0).all())  # the upper ones
         assert int(counts.max()) == 7  # of 20, less than 0.4 of which are lost
         assert 0.2 < float((counts > 0).float().mean()) < 0.4
+
+
+class TestNoise:
+    NOISE = WhiteNoise(FRONTEND)
+
+    def test_it_is_that_of_the_waveform(self) -> None:
+        """A tone, and the tone with white noise 20 dB below: the power that noise adds to each band, on average."""
+        rate = FRONTEND.config.sample_rate
+        random = np.random.default_rng(1)
+        tone = 0.5 * np.sin(2 * np.pi * 0.11 * np.arange(4 * rate))
+        hiss = random.normal(0, 0.5 / math.sqrt(2) / 10, len(tone))
+        plain, both = (FRONTEND(torch.from_numpy(x).float().unsqueeze(0)) for x in (tone, tone + hiss))
+        drawn = torch.tensor([[0.0, 0.5, 0.0, 0.3]])
+        made = add_noise(plain.unsqueeze(1), torch.tensor([plain.shape[1]]), 0.5, drawn, self.NOISE)
+        quiet = plain[0].mean(0) < math.log(1e-3)
+        assert int(quiet.sum()) >= 4
+        expected, found = (mel.reshape(-1, mel.shape[-1]).exp().mean(0)[quiet].log() for mel in (both, made))
+        assert found.numpy() == pytest.approx(expected.numpy(), abs=0.5)  # 2 dB
+
+    def test_a_share_of_the_clips_and_nothing_beside_them(self) -> None:
+        mel, frames = crops(rows=200, bands=FRONTEND.config.n_mels)
+        first = torch.full_like(frames, 3)
+        mel = torch.cat([torch.full_like(mel[:, :, :3], SILENCE), mel], 2)
+        made = augment(
+            mel, frames, AugmentConfig(noise=0.3), seed=0, step=0, log_floor=FLOOR, first=first, noise=self.NOISE
+        )
+        changed = (made != mel).flatten(1).any(1)
+        assert 0.2 < float(changed.float().mean()) < 0.4
+        time = torch.arange(mel.shape[1] * mel.shape[2])
+        beside = (time < 3) | (time >= (first + frames).unsqueeze(1))
+        assert torch.equal(made.flatten(1, 2)[beside], mel.flatten(1, 2)[beside])
+        assert bool((made >= mel - 1e-5).all())
 
 
 class TestMasks:

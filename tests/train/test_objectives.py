@@ -166,6 +166,16 @@ def test_distillation_is_the_cosine_with_standardised_targets_of_the_clips_that_
     torch.testing.assert_close(loss(distill, Outputs(torch.arange(4), e, {})), expected)
 
 
+def test_targets_of_the_embeddings_size_are_first_compared_with_the_embedding_itself(tmp_path: Path) -> None:
+    vectors = unit(3, size=SIZE).numpy()
+    distill = distillation(tmp_path, dict(enumerate(vectors.tolist())), 3)
+    targets = functional.normalize(torch.from_numpy(standardised(vectors, np.ones(3, bool))), dim=1)
+    for size, linear in zip((SIZE, *distill.nested), distill.own, strict=True):
+        expected = functional.pad(targets[:, :size], (0, SIZE - size))
+        torch.testing.assert_close(linear(targets[:, :size]).detach(), expected)
+    assert loss(distill, Outputs(torch.arange(3), targets, {})) < 0.1
+
+
 def test_standardised_has_mean_zero_and_deviation_one_where_it_was_fitted() -> None:
     random = np.random.default_rng(0)
     vectors = random.normal(3, 2, (50, 4)).astype(np.float32)

@@ -29,6 +29,7 @@ from models.recipe.teachers.checkpoint import read_checkpoint
 from models.recipe.teachers.mobilenet import MobileNetTeacher
 from models.recipe.teachers.musicnn import PonsMusicnn, WonMusicnn
 from models.recipe.teachers.own import OwnTeacher
+from models.recipe.teachers.speech import SpeechTeacher
 from poolembed.audio.excerpt import read_excerpts
 from poolembed.errors import AudioError
 from poolembed.labels import Clip, read_labels
@@ -89,6 +90,7 @@ TEACHERS: dict[str, Callable[[Path], Teacher]] = {
     "musicnn-mtat": _won,
     "musicnn-jamendo": _won,
     "base": OwnTeacher,
+    "speech": SpeechTeacher,
 }
 """By name; musicnn-mtat and -jamendo are as trained anew by Won et al."""
 

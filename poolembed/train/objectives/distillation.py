@@ -20,7 +20,11 @@ from poolembed.vectors import match, read_vectors
 
 
 class Distillation(Objective):
-    """1 - cosine between a linear map of the embedding and a teacher's standardised vector; measured by the cosine."""
+    """1 - cosine between a linear map of the embedding and a teacher's standardised vector; measured by the cosine.
+
+    Where the two are of one size the map starts as the identity: a model that learns from its own former vectors starts
+    where it is.
+    """
 
     metrics = ("cosine",)
 
@@ -42,6 +46,10 @@ class Distillation(Objective):
         self._known = torch.from_numpy(known).float()
         size = self._targets.shape[1]
         self.own = nn.ModuleList(nn.Linear(each, size) for each in (model.embedding_size, *self.nested))
+        if size == model.embedding_size:
+            for linear in self.own.children():
+                nn.init.eye_(linear.weight)
+                nn.init.zeros_(linear.bias)
 
     def losses(self, outputs: Outputs) -> list[Tensor]:
         """1 - cosine."""
