@@ -307,6 +307,8 @@ class _Run:
             batch.bounds.append(self._stretches.bounds(song.windows, window.frames))
             if row + 1 == self._engine.batch_size:
                 self._open = None
+        if window.silent:
+            song.merger.leave_out(song.windows)
         song.windows += 1
         batch.samples[row].numpy()[:] = window.samples  # outside the lock: the largest copy on the way
         with self._changed:

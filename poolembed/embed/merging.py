@@ -91,6 +91,9 @@ class Stretches:
 class SongMerger:
     """Takes the window states of one song in any order, from any thread, and merges them in the song's order.
 
+    Windows that are silent have no part in the song's vector, unless all are: how long a pause is, or what follows the
+    end, tells nothing of how a song sounds, and would take from every average. Stretches of silence have vectors.
+
     Args:
         network: the model, on the CPU.
         stretches: how the song is divided, if it is.
@@ -102,13 +105,20 @@ class SongMerger:
         self._resolution = network.config.encoder.time_reduction
         self._lock = threading.Lock()
         self._early: dict[int, tuple[Tensor, list[int]]] = {}
+        self._left_out: set[int] = set()
         self._next = 0
         self._windows: int | None = None
-        self._song = Merger(network)
+        self._song, self._silence = Merger(network), Merger(network)
+        self._heard = False
         self._open: tuple[int, Merger] | None = None
         self._open_frames = 0
         self._open_has_feature = False
         self._segments: list[tuple[int, Tensor]] = []
+
+    def leave_out(self, window: int) -> None:
+        """Say, before it is added, that a window is silent."""
+        with self._lock:
+            self._left_out.add(window)
 
     def add(self, window: int, states: Tensor, bounds: list[int]) -> bool:
         """Take the ``(slots, state_size)`` states of a window and its slots' bounds; True if the song is complete."""
@@ -127,7 +137,7 @@ class SongMerger:
 
     def embedding(self) -> Tensor:
         """The song's embedding ``(embedding_size,)``; once complete."""
-        return self._song.embedding()
+        return (self._song if self._heard else self._silence).embedding()
 
     def segments(self) -> Segments | None:
         """The song's stretches, if it is divided; once complete."""
@@ -139,10 +149,13 @@ class SongMerger:
 
     def _take(self, window: int, states: Tensor, bounds: list[int]) -> None:
         first = self._stretches.first(window)
+        silent = window in self._left_out
+        self._left_out.discard(window)
+        self._heard |= not silent
         for slot, state in enumerate(states):
             start, stop = bounds[slot], bounds[slot + 1]
             if start < stop:
-                self._song.add(state)
+                (self._silence if silent else self._song).add(state)
                 if self._stretches.seconds is not None:
                     feature = -(-start // self._resolution) * self._resolution < stop
                     self._take_segment(first + slot, state, stop - start, feature)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from poolembed.nn.config import ModelConfig
 
+SILENCE = 2.0**-15
+"""Largest sample of silence, full scale 1: a step of 16 bits. All its mel bands are at `FrontendConfig.log_floor`."""
+
 
 class Window(NamedTuple):
     """One window of a song.
@@ -21,6 +24,11 @@ class Window(NamedTuple):
 
     samples: NDArray[np.float32]
     frames: int
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to be heard in it."""
+        return bool(self.samples.max() <= SILENCE and self.samples.min() >= -SILENCE)
 
 
 class WindowShape(NamedTuple):

@@ -147,6 +147,26 @@ class TestExactness:
         # A mel band that does not move has standard deviation 0, of which squares in float32 know only three digits.
         np.testing.assert_allclose(found, brute_force(NETWORK, song), rtol=0, atol=5e-4)
 
+    @pytest.mark.parametrize("seconds", [None, 1.0])
+    def test_windows_of_silence_have_no_part_in_a_song_that_has_others(self, seconds: float | None) -> None:
+        """How long it lasts is nothing to the song's vector; the dither of 16 bits is silence, more is not."""
+        song = noise(3 * WINDOW)
+
+        def around(windows: int, level: float) -> NDArray[np.float32]:
+            silence = level * np.random.default_rng(0).choice([-1, 0, 1], windows * WINDOW)
+            return np.concatenate([silence, song, silence, song, silence], dtype=np.float32)
+
+        songs = [(around(windows, level), RATE) for windows in (2, 9) for level in (0, 2**-15, 2**-10)]
+        outcomes = list(make_engine().run(songs, seconds=seconds))
+        vectors = [outcome.embedding for outcome in outcomes if isinstance(outcome, Embedded)]
+        assert len(vectors) == len(songs)
+        np.testing.assert_allclose(vectors[3], vectors[0], rtol=0, atol=5e-5)
+        np.testing.assert_allclose(vectors[4], vectors[0], rtol=0, atol=5e-5)
+        assert vectors[5] @ vectors[2] < 0.99
+        for (samples, _), outcome in zip(songs, outcomes, strict=True):
+            if seconds and isinstance(outcome, Embedded) and outcome.segments:
+                assert len(outcome.segments.embeddings) == len(samples) // RATE  # those of silence too
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize(
         ("batch_size", "workers", "ordered"), [(1, 4, False), (3, 1, False), (3, 4, True), (8, 4, False), (64, 1, True)]

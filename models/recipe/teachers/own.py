@@ -11,6 +11,9 @@ from torch import Tensor
 from poolembed.embed.model import load
 from poolembed.embed.song import Embedded
 
+BATCH = 16
+"""Clips at a time."""
+
 
 class OwnTeacher:
     """A bundle; call it with clips.
@@ -22,7 +25,8 @@ class OwnTeacher:
     outputs = ("embedding",)
 
     def __init__(self, bundle: Path) -> None:
-        self._model = load(bundle, workers=1)
+        # Batches are filled up to their size, whatever is in them: as many as clips come at a time.
+        self._model = load(bundle, workers=1, batch_size=BATCH)
         self.sample_rate = self._model.sample_rate
 
     def __call__(self, samples: Tensor) -> dict[str, Tensor]:

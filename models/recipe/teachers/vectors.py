@@ -28,14 +28,13 @@ from torch import Tensor
 from models.recipe.teachers.checkpoint import read_checkpoint
 from models.recipe.teachers.mobilenet import MobileNetTeacher
 from models.recipe.teachers.musicnn import PonsMusicnn, WonMusicnn
-from models.recipe.teachers.own import OwnTeacher
+from models.recipe.teachers.own import BATCH, OwnTeacher
 from models.recipe.teachers.speech import SpeechTeacher
 from poolembed.audio.excerpt import read_excerpts
 from poolembed.errors import AudioError
 from poolembed.labels import Clip, read_labels
 
 _PART = 512  # clips
-_BATCH = 16
 _SMOKE = 12  # clips, of five seconds: a minute
 
 
@@ -197,7 +196,7 @@ def _part(teacher: Teacher, clips: Sequence[Clip]) -> tuple[dict[str, NDArray[np
     for number, samples in _decode(teacher.sample_rate, clips):
         samples_done += len(samples)
         waiting[len(samples)].append((number, samples))
-        if len(waiting[len(samples)]) == _BATCH:
+        if len(waiting[len(samples)]) == BATCH:
             flush(len(samples))
     for length in list(waiting):
         flush(length)
