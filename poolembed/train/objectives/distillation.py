@@ -45,11 +45,11 @@ class Distillation(Objective):
         self._targets = torch.from_numpy(standardised(vectors.matrix[[row or 0 for row in rows]], fit))
         self._known = torch.from_numpy(known).float()
         size = self._targets.shape[1]
-        self.own = nn.ModuleList(nn.Linear(each, size) for each in (model.embedding_size, *self.nested))
-        if size == model.embedding_size:
-            for linear in self.own.children():
-                nn.init.eye_(linear.weight)
-                nn.init.zeros_(linear.bias)
+        maps = [nn.Linear(each, size) for each in (model.embedding_size, *self.nested)]
+        for linear in maps if size == model.embedding_size else ():
+            nn.init.eye_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        self.own = nn.ModuleList(maps)
 
     def losses(self, outputs: Outputs) -> list[Tensor]:
         """1 - cosine."""
