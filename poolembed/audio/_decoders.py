@@ -85,7 +85,7 @@ class Decoder(Protocol):
     payload: int | None
 
     def read(self) -> NDArray[np.float32] | None:
-        """The next block, ``(channels, n)``, never empty and good until the next call; None at the end.
+        """The next block, ``(channels, n)``, never empty and never changed again; None at the end.
 
         Raises:
             DamagedError: the data is damaged or changes, and this decoder cannot go on.
@@ -140,13 +140,13 @@ class SndfileDecoder:
         self.encoding = encoding_of_sndfile(self._file)
         self.payload: int | None = None if self._descriptor is None else os.fstat(self._descriptor).st_size
         self.errors = 0
-        self._buffer = np.empty((block_size(self._file.channels), self._file.channels), np.float32)
 
     def read(self) -> NDArray[np.float32] | None:
         """See `Decoder.read`."""
         # Of a FLAC no sample more than there are: libsndfile looks for the next frame in a tag behind the last one,
         # and then returns nothing of the whole block.
-        buffer = self._buffer if self._left is None else self._buffer[: self._left]
+        size = block_size(self._file.channels)
+        buffer = np.empty((size if self._left is None else min(size, self._left), self._file.channels), np.float32)
         if not len(buffer):
             if self._is_flac:
                 self._look_behind()
