@@ -1,0 +1,325 @@
+"""Heads that tell tags from a model's embeddings: ``python -m models.recipe.tags TABLE TARGETS MODEL``.
+
+Each column of tags is what a teacher says (`COLUMNS`; its logits lie in TARGETS, as `models.recipe.teachers.vectors`
+writes them): a linear map of the embedding that learns the teacher's probabilities, not its decisions, by logistic
+regression with soft targets. It learns on the table's training clips, and on whole tracks, whose target is the mean of
+their clips' probabilities: a song's embedding is none of a clip. Held-out packages tell which classes are kept, those
+that the teacher hears and the head tells (`is_told`), and how well the two agree: ``TAGS.md`` in MODEL, by the card.
+
+The heads are written into the bundle MODEL, in float16, in the place of any that it has; its weights, its fingerprint
+and so all stored embeddings stay as they are. Embeddings of clips and tracks are kept in TARGETS, for another time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import tomllib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from poolembed.bundle import Bundle, load_bundle, save_bundle
+from poolembed.catalog import CONFIG, HEADS
+from poolembed.embed.model import build_engine
+from poolembed.evaluate.clips import embed_clips
+from poolembed.evaluate.metrics import mean_average_precision
+from poolembed.labels import Clip, read_labels
+from poolembed.nn.config import HeadConfig
+from poolembed.nn.head import EmbeddingHead
+from poolembed.vectors import match, read_vectors
+
+COLUMNS = {"audioset": "mn04-logits", "jamendo": "musicnn-jamendo-logits", "mtat": "musicnn-mtat-logits"}
+"""Column of tags -> whose targets it learns. A column without any is left out."""
+
+CLASSES = Path(__file__).parent / "teachers" / "classes.toml"
+
+HEARD = 0.5
+"""Probability from which on the teacher decides for a class."""
+FEWEST = 4  # clips of a track from which on it is learned as a whole
+OCCURS = 0.2, 3  # a class that the teacher gives this probability in fewer held-out clips cannot be judged
+EXPLAINED = 0.2  # of what there is to explain in the teacher's probabilities of a class
+DECAY = 1e-6
+SONG = 5.0  # how many clips a whole track counts as
+_STEPS = 100
+_BINS = 10
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a head learns from, or is judged on.
+
+    Attributes:
+        vectors: ``(n, D)`` embeddings of unit length.
+        targets: ``(n, K)`` the teacher's probabilities.
+        weights: ``(n,)`` how much each counts.
+    """
+
+    vectors: Floats
+    targets: Floats
+    weights: Floats
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a head and its teacher agree on K classes in n clips.
+
+    Attributes:
+        clips: n.
+        first: share of clips whose likeliest class is the teacher's.
+        five: share of the teacher's five likeliest classes that are among the head's.
+        precision: mean average precision over the classes that the teacher decides for in some clip.
+        decided: number of those.
+        error: expected calibration error: by how much the head's probabilities differ from the teacher's mean, on
+            average over all clips and classes, in bins of the head's probability, those below 0.05 left out.
+    """
+
+    clips: int
+    first: float
+    five: float
+    precision: float
+    decided: int
+    error: float
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Learn the heads, write them and what is to be said of them."""
+    parser = argparse.ArgumentParser(prog="python -m models.recipe.tags", description=__doc__)
+    parser.add_argument("table", help="of clips, such as CORPUS/corpus.csv")
+    parser.add_argument("targets", type=Path, help="directory of the teachers' logits")
+    parser.add_argument("model", type=Path, help="the bundle, which is changed")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    bundle = load_bundle(options.model)
+    files = {column: options.targets / f"{name}.parquet" for column, name in COLUMNS.items()}
+    there = {column: file for column, file in files.items() if file.is_file()}
+    if not there:
+        parser.error(f"{options.targets}: none of {', '.join(file.name for file in files.values())} is there")
+    clips = read_labels(options.table, columns=("kind", "track"), need_labels=False).clips
+    classes = tomllib.loads(CLASSES.read_text(encoding="utf-8"))
+    heads, report = [], []
+    for column, file in there.items():
+        logits = read_vectors(file)
+        rows = match(logits, [clip.key for clip in clips])
+        known = [(clip, row) for clip, row in zip(clips, rows, strict=True) if row is not None]
+        if logits.matrix.shape[1] != len(classes[column]):
+            parser.error(f"{file} has {logits.matrix.shape[1]} classes, and {CLASSES} {len(classes[column])}")
+        targets = sigmoid(logits.matrix[[row for _, row in known]])
+        sides = examples(bundle, [clip for clip, _ in known], targets, options.targets)
+        head, text = learn(column, classes[column], *sides)
+        heads.append(head)
+        report.append(text)
+        print(text)
+    write(options.model, bundle, heads)
+    (options.model / "TAGS.md").write_text(_HEADING.format(name=bundle.config.name) + "\n".join(report), "utf-8")
+    return 0
+
+
+def examples(
+    bundle: Bundle, clips: Sequence[Clip], targets: Floats, cache: Path
+) -> tuple[Examples, Examples, Examples]:
+    """What is learned, and what is held out: clips, and whole tracks."""
+    tracks = defaultdict(list)
+    for row, clip in enumerate(clips):
+        if clip.labels["kind"] in (("music",), ("modules",)):
+            tracks[clip.path].append(row)
+    long = [sorted(rows, key=lambda row: clips[row].start) for rows in tracks.values() if len(rows) >= FEWEST]
+    whole = [Clip(clips[rows[0]].path, clips[rows[0]].path, {}, split=clips[rows[0]].split) for rows in long]
+    every = [*clips, *whole]
+    found = embed(bundle, every, cache)
+    means = np.array([targets[rows].mean(0) for rows in long], np.float32).reshape(len(long), targets.shape[1])
+    targets = np.concatenate([targets, means])
+    is_song = np.arange(len(every)) >= len(clips)
+    there = np.array([clip.key in found for clip in every])
+    training = np.array([clip.split == "train" for clip in every])
+
+    def some(mask: NDArray[np.bool_]) -> Examples:
+        rows = np.flatnonzero(mask & there)
+        vectors = np.array([found[every[row].key] for row in rows], np.float32)
+        return Examples(vectors, targets[rows], np.where(is_song[rows], SONG, 1.0).astype(np.float32))
+
+    return some(training), some(~training & ~is_song), some(~training & is_song)
+
+
+def embed(bundle: Bundle, clips: Sequence[Clip], cache: Path) -> dict[str, Floats]:
+    """The model's embeddings of clips that can be decoded, by key; those that the cache lacks are computed."""
+    file = cache / f".tags-{bundle.fingerprint[:16]}.npz"
+    found: dict[str, Floats] = {}
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as kept:
+            found = dict(zip(kept["keys"].tolist(), kept["vectors"], strict=True))
+    missing = [clip for clip in clips if clip.key not in found]
+    if missing:
+        embedded = embed_clips(build_engine(bundle.network), missing)
+        for key, reason in embedded.failures.items():
+            print(f"{key}: {reason}", file=sys.stderr)
+        found |= {missing[row].key: vector for row, vector in zip(embedded.rows, embedded.matrix, strict=True)}
+        partial = file.with_suffix(".partial")
+        with partial.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, keys=np.array(list(found)), vectors=np.array(list(found.values())))
+        partial.replace(file)
+    return found
+
+
+def learn(
+    column: str, classes: Sequence[str], training: Examples, clips: Examples, songs: Examples
+) -> tuple[EmbeddingHead, str]:
+    """A head of the classes that can be told, and the report on it in Markdown."""
+    weight, bias = fit(training)
+    of_clips, of_songs = (sigmoid(side.vectors @ weight.T + bias) for side in (clips, songs))
+    shares = explained(clips.targets, of_clips, training.targets.mean(0))
+    kept = np.flatnonzero(is_told(clips.targets, shares))
+    head = as_head(column, [classes[each] for each in kept.tolist()], weight[kept], bias[kept])
+    sides = {"clips": (clips, of_clips), "whole tracks": (songs, of_songs)}
+    lines = [f"## {column}: {len(kept)} of the teacher's {len(classes)} classes", ""]
+    lines += ["| held out | | first | five | mAP | of classes | calibration |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for name, (side, found) in sides.items():
+        if len(side.vectors):
+            told = agreement(side.targets[:, kept], found[:, kept])
+            lines.append(
+                f"| {name} | {told.clips:,} | {told.first:.1%} | {told.five:.1%} | {told.precision:.3f} | "
+                f"{told.decided} | {told.error:.3f} |"
+            )
+    lines += ["", "| class | clips | highest | explained | AP |", "|---|--:|--:|--:|--:|"]
+    for each in kept.tolist():
+        truth = clips.targets[:, [each]] >= HEARD
+        precision = f"{mean_average_precision(truth, of_clips[:, [each]]):.2f}" if truth.any() else ""
+        highest = clips.targets[:, each].max()
+        lines.append(f"| {classes[each]} | {truth.sum()} | {highest:.2f} | {shares[each]:.2f} | {precision} |")
+    return head, "\n".join([*lines, ""])
+
+
+def fit(training: Examples) -> tuple[Floats, Floats]:
+    """Weights ``(K, D)`` and biases ``(K,)`` by logistic regression with soft targets."""
+    vectors, targets = torch.from_numpy(training.vectors), torch.from_numpy(training.targets)
+    shares = torch.from_numpy(training.weights / training.weights.sum())[:, None]
+    prior = (shares * targets).sum(0).clamp(1e-6, 1 - 1e-6)
+    weight = torch.zeros(targets.shape[1], vectors.shape[1], requires_grad=True)
+    bias = prior.logit().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=_STEPS, tolerance_change=0.0, line_search_fn="strong_wolfe", history_size=20
+    )
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = F.linear(vectors, weight, bias)
+        # A sum over classes, so that each is as if it were fitted alone.
+        total = (shares * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")).sum()
+        total = total + DECAY / 2 * weight.square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weight.detach().numpy(), bias.detach().numpy()
+
+
+def is_told(targets: Floats, shares: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """``(K,)`` which classes occur in held-out clips and are told there, by the share that is `explained`."""
+    probability, fewest = OCCURS
+    return np.asarray(((targets >= probability).sum(0) >= fewest) & (shares >= EXPLAINED))
+
+
+def explained(targets: Floats, found: Floats, prior: Floats) -> NDArray[np.float64]:
+    """``(K,)`` how much nearer to the teacher's probabilities the head's are than the class's mean in training.
+
+    Near as the Kullback-Leibler divergence has it: 1 is the same, 0 no nearer, less than 0 farther.
+    """
+
+    def divergence(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        p, q = np.clip(targets.astype(np.float64), 1e-7, 1 - 1e-7), np.clip(of, 1e-7, 1 - 1e-7)
+        return np.asarray((p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean(0))
+
+    return 1 - divergence(found.astype(np.float64)) / divergence(np.asarray(prior, np.float64)[None])
+
+
+def agreement(targets: Floats, found: Floats) -> Agreement:
+    """How a head's probabilities ``(n, K)`` agree with the teacher's."""
+    five = min(5, targets.shape[1])
+    theirs, ours = (np.argsort(-each, axis=1, kind="stable")[:, :five] for each in (targets, found))
+    decided = targets >= HEARD
+    some = decided.any(0)
+    binned = np.minimum((found * _BINS).astype(int), _BINS - 1)
+    error, count = 0.0, 0
+    for place in range(_BINS):
+        chosen = (binned == place) & (found >= 0.05)
+        if chosen.any():
+            error += abs(float(found[chosen].sum(dtype=np.float64) - targets[chosen].sum(dtype=np.float64)))
+            count += int(chosen.sum())
+    return Agreement(
+        clips=len(targets),
+        first=float((theirs[:, 0] == ours[:, 0]).mean()),
+        five=float((theirs[:, :, None] == ours[:, None]).any(2).mean()),
+        precision=mean_average_precision(decided[:, some], found[:, some]) if some.any() else math.nan,
+        decided=int(some.sum()),
+        error=error / max(count, 1),
+    )
+
+
+def as_head(column: str, labels: Sequence[str], weight: Floats, bias: Floats) -> EmbeddingHead:
+    """A linear map as a head: directions, and a scale of each."""
+    config = HeadConfig(column=column, labels=tuple(labels), multi_label=True, scale="class")
+    head = EmbeddingHead(config, weight.shape[1])
+    with torch.no_grad():
+        head.weight.copy_(F.normalize(torch.from_numpy(weight), dim=1))
+        head.bias.copy_(torch.from_numpy(bias))
+        head.log_scale.copy_(torch.from_numpy(np.log(np.linalg.norm(weight, axis=1))))
+    return head.eval()
+
+
+def write(model: Path, bundle: Bundle, heads: Sequence[EmbeddingHead]) -> None:
+    """Put heads into a bundle, in the place of those that it has; the file of its weights is not touched."""
+    config = bundle.config
+    with tempfile.TemporaryDirectory(dir=model) as folder:
+        made = Path(folder) / "made"
+        save_bundle(
+            made,
+            bundle.network,
+            name=config.name,
+            license=config.license,
+            card=bundle.card,
+            heads=heads,
+            nested=config.nested,
+            half=True,
+        )
+        if load_bundle(made).fingerprint != bundle.fingerprint:
+            raise SystemExit(f"{model}: written again, its weights would be others; are they of float16?")
+        (made / HEADS).replace(model / HEADS)
+        (made / CONFIG).replace(model / CONFIG)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> Floats:
+    """Probabilities of log-odds."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits), np.float32)
+
+
+_HEADING = """\
+# What {name} tells by words
+
+Heads on the embedding that learned their teachers' probabilities (`python -m models.recipe.tags`), and how well they
+agree with the teachers on packages that neither the model nor they learned from. They say what the teachers would,
+not what is so. First: share of clips in which the likeliest class is the teacher's. Five: share of the teacher's five
+likeliest that are among the head's. mAP: mean average precision of the head's probabilities against the teacher's
+decisions (0.5), over the classes that it decides for. Calibration: by how much probabilities from 0.05 on are off, on
+average. Of each class: held-out clips that the teacher hears it in, its highest probability, how much of the teacher's
+probabilities is explained (1 less the ratio of divergences, from the head's and from the mean), average precision.
+
+Teachers: audioset is EfficientAT mn04 (MIT), jamendo and mtat are musicnn (MIT), trained on MTG-Jamendo and
+MagnaTagATune. Names of audioset's classes are those of the AudioSet ontology, (c) Google Inc., licensed under CC BY
+4.0 (https://creativecommons.org/licenses/by/4.0/).
+
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
