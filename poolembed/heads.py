@@ -115,14 +115,14 @@ class Tagger:
         wanted = " ".join(tag.split()).casefold()
         if wanted in self._places:
             return self._places[wanted]
-        names = [name for name in self._places if ":" not in name]
+        names = {label.casefold(): label for _, label in self.tags}
         close = [name for name in names if wanted and wanted in name]
         close += difflib.get_close_matches(wanted, names, _NEAREST)
         close += [name for word in wanted.split() for name in names if word in name.split()]
-        nearest = "".join(f"{name}, " for name in list(dict.fromkeys(close))[:_NEAREST])
+        nearest = ", ".join(names[name] for name in list(dict.fromkeys(close))[:_NEAREST])
         raise UsageError(
             f"the model {self.name} has no tag {tag!r}",
-            hint=f"{f'the nearest are: {nearest[:-2]}; ' if nearest else ''}poolembed tags --list shows all",
+            hint=f"{f'the nearest are: {nearest}; ' if nearest else ''}poolembed tags --list shows all",
         )
 
     @cached_property

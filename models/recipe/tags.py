@@ -240,7 +240,8 @@ def explained(targets: Floats, found: Floats, prior: Floats) -> NDArray[np.float
         p, q = np.clip(targets.astype(np.float64), 1e-7, 1 - 1e-7), np.clip(of, 1e-7, 1 - 1e-7)
         return np.asarray((p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean(0))
 
-    return 1 - divergence(found.astype(np.float64)) / divergence(np.asarray(prior, np.float64)[None])
+    from_mean = divergence(np.asarray(prior, np.float64)[None])
+    return 1 - divergence(found.astype(np.float64)) / np.maximum(from_mean, 1e-12)  # of a constant there is nothing
 
 
 def agreement(targets: Floats, found: Floats) -> Agreement:
