@@ -237,9 +237,11 @@ def _linear(
         tensor = tensors.get(f"{number}.{name}")
         if tensor is None or tensor.shape != shape or tensor.dtype.kind != "f":
             raise BundleError(f"the weights in {path} do not fit {CONFIG}: {number}.{name}")
-        parts[name] = tensor.astype(np.float32)
-        if not np.isfinite(parts[name]).all():
-            raise BundleError(f"{path} has NaN or infinite numbers in {number}.{name}")
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinite
+            parts[name] = tensor.astype(np.float32)
     lengths = np.maximum(np.linalg.norm(parts["weight"], axis=1, keepdims=True), np.float32(1e-12))
-    scale = np.exp(parts["log_scale"]).reshape(-1, 1)
-    return LinearHead(config, parts["weight"] / lengths * scale, parts["bias"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = parts["weight"] / lengths * np.exp(parts["log_scale"]).reshape(-1, 1)
+    if not (np.isfinite(weight).all() and np.isfinite(parts["bias"]).all()):
+        raise BundleError(f"{path} has NaN or infinite numbers in the head {config.column}")
+    return LinearHead(config, weight, parts["bias"])

@@ -138,6 +138,8 @@ class TestLoading:
             ("2.bias", torch.zeros(2, dtype=torch.int64), "2.bias"),
             ("1.log_scale", torch.zeros(()), "1.log_scale"),
             ("1.bias", torch.full((3,), torch.nan), "NaN"),
+            ("1.weight", torch.full((3, 2), 1e300, dtype=torch.float64), "infinite"),
+            ("1.log_scale", torch.full((3,), 99.0), "infinite"),
         ],
     )
     def test_damage(self, tmp_path: Path, save_tiny: Callable[..., Path], name: str, tensor: Any, reason: str) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional as F
 
 from poolembed.bundle import Bundle, load_bundle, save_bundle
@@ -39,6 +40,8 @@ from poolembed.vectors import match, read_vectors
 
 COLUMNS = {"audioset": "mn04-logits", "jamendo": "musicnn-jamendo-logits", "mtat": "musicnn-mtat-logits"}
 """Column of tags -> whose targets it learns. A column without any is left out."""
+MUSIC = frozenset({"music", "modules", "copies", "pieces", "phrases"})
+"""Kinds of clips that teachers of music have heard the like of; all columns but audioset learn from these alone."""
 
 CLASSES = Path(__file__).parent / "teachers" / "classes.toml"
 
@@ -112,7 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
     for column, file in there.items():
         logits = read_vectors(file)
         rows = match(logits, [clip.key for clip in clips])
-        known = [(clip, row) for clip, row in zip(clips, rows, strict=True) if row is not None]
+        known = [
+            (clip, row)
+            for clip, row in zip(clips, rows, strict=True)
+            if row is not None and (column == "audioset" or MUSIC.intersection(clip.labels["kind"]))
+        ]
         if logits.matrix.shape[1] != len(classes[column]):
             parser.error(f"{file} has {logits.matrix.shape[1]} classes, and {CLASSES} {len(classes[column])}")
         targets = sigmoid(logits.matrix[[row for _, row in known]])
@@ -191,12 +198,13 @@ def learn(
                 f"| {name} | {told.clips:,} | {told.first:.1%} | {told.five:.1%} | {told.precision:.3f} | "
                 f"{told.decided} | {told.error:.3f} |"
             )
-    lines += ["", "| class | clips | highest | explained | AP |", "|---|--:|--:|--:|--:|"]
+    lines += ["", "| class | clips | highest | explained | AP | AUC |", "|---|--:|--:|--:|--:|--:|"]
     for each in kept.tolist():
-        truth = clips.targets[:, [each]] >= HEARD
-        precision = f"{mean_average_precision(truth, of_clips[:, [each]]):.2f}" if truth.any() else ""
+        truth, scores = clips.targets[:, each] >= HEARD, of_clips[:, each]
+        precision = f"{average_precision_score(truth, scores):.2f}" if truth.any() else ""
+        area = f"{roc_auc_score(truth, scores):.3f}" if 0 < truth.sum() < len(truth) else ""
         highest = clips.targets[:, each].max()
-        lines.append(f"| {classes[each]} | {truth.sum()} | {highest:.2f} | {shares[each]:.2f} | {precision} |")
+        lines.append(f"| {classes[each]} | {truth.sum()} | {highest:.2f} | {shares[each]:.2f} | {precision} | {area} |")
     return head, "\n".join([*lines, ""])
 
 
@@ -314,7 +322,8 @@ not what is so. First: share of clips in which the likeliest class is the teache
 likeliest that are among the head's. mAP: mean average precision of the head's probabilities against the teacher's
 decisions (0.5), over the classes that it decides for. Calibration: by how much probabilities from 0.05 on are off, on
 average. Of each class: held-out clips that the teacher hears it in, its highest probability, how much of the teacher's
-probabilities is explained (1 less the ratio of divergences, from the head's and from the mean), average precision.
+probabilities is explained (1 less the ratio of divergences, from the head's and from the mean), average precision and
+area under the curve against its decisions.
 
 Teachers: audioset is EfficientAT mn04 (MIT), jamendo and mtat are musicnn (MIT), trained on MTG-Jamendo and
 MagnaTagATune. Names of audioset's classes are those of the AudioSet ontology, (c) Google Inc., licensed under CC BY
