@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 from pathlib import Path
 
@@ -11,15 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import poolembed
 from models.recipe import tags
 from models.recipe.tables import write_table
 from models.recipe.tags import CLASSES, Examples, agreement, as_head, explained, fit, is_told, sigmoid, write
-from poolembed.bundle import load_bundle
-from poolembed.embed.model import build_engine, load
+from poolembed.bundle import load_bundle, save_bundle
+from poolembed.embed.model import build_engine
 from poolembed.evaluate.clips import embed_clips
 from poolembed.heads import load_tagger
 from poolembed.labels import read_labels
+from tests.conftest import tiny_network
 from tests.train.runs import write_clips
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -28,6 +27,11 @@ pyarrow = pytest.importorskip("pyarrow")
 def units(count: int, size: int = 8, seed: int = 0) -> NDArray[np.float32]:
     matrix = np.random.default_rng(seed).standard_normal((count, size))
     return np.asarray(matrix / np.linalg.norm(matrix, axis=1, keepdims=True), np.float32)
+
+
+def ship(path: Path) -> None:
+    """A bundle as one that ships, without heads."""
+    save_bundle(path, tiny_network(), name="tiny", license="MIT", card="tiny", nested=(2, 4), half=True)
 
 
 WEIGHT = np.float32(8) * units(3, seed=1) * np.array([[0.5], [1.0], [2.0]], np.float32)
@@ -74,19 +78,19 @@ def test_classes_that_are_told() -> None:
 
 
 def test_a_bundle_gets_heads_and_keeps_its_weights(tmp_path: Path) -> None:
-    """base, whose weights are stored in float16; heads are replaced, and the next ones need not be as many."""
-    shutil.copytree(Path(poolembed.__file__).parents[1] / "models" / "tiny", tmp_path / "tiny")
+    """One that ships has its weights in float16. Heads are replaced, and the next ones need not be as many."""
+    ship(tmp_path / "tiny")
     before = {file.name: file.read_bytes() for file in (tmp_path / "tiny").iterdir()}
     fingerprint = load_bundle(tmp_path / "tiny").fingerprint
     for count in (3, 2):
-        head = as_head("x", ["a", "b", "c"][:count], units(count, 512), np.zeros(count, np.float32))
+        head = as_head("x", ["a", "b", "c"][:count], units(count), np.zeros(count, np.float32))
         write(tmp_path / "tiny", load_bundle(tmp_path / "tiny"), [head])
         after = {file.name: file.read_bytes() for file in (tmp_path / "tiny").iterdir()}
         assert {name for name in after if before.get(name) != after[name]} >= {"config.json", "heads.safetensors"}
         assert after["model.safetensors"] == before["model.safetensors"]
         loaded = load_bundle(tmp_path / "tiny")
         assert loaded.fingerprint == fingerprint
-        assert loaded.config.nested == load_bundle("tiny").config.nested
+        assert loaded.config.nested == (2, 4)
         assert [len(each.config.labels) for each in load_tagger(tmp_path / "tiny").heads] == [count]
 
 
@@ -95,7 +99,7 @@ def test_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     from models.recipe.teachers.vectors import _write
 
     write_clips(tmp_path / "corpus", labels=3, clips=12)
-    shutil.copytree(Path(poolembed.__file__).parents[1] / "models" / "tiny", tmp_path / "tiny")
+    ship(tmp_path / "tiny")
     rows = []
     for number, path in enumerate(sorted((tmp_path / "corpus").rglob("*.wav"))):
         known = {"path": str(path.relative_to(tmp_path / "corpus")), "kind": "music", "split": "train"}
@@ -103,8 +107,8 @@ def test_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         rows += [{**known, "start": 0.04 * at, "end": 0.04 * at + 0.1} for at in range(4)]
     write_table(tmp_path / "corpus" / "corpus.csv", rows)
     clips = read_labels(tmp_path / "corpus" / "corpus.csv", columns=("kind",), need_labels=False).clips
-    model = load("tiny")
-    found = embed_clips(build_engine(load_bundle("tiny").network), clips)
+    fingerprint = load_bundle(tmp_path / "tiny").fingerprint
+    found = embed_clips(build_engine(load_bundle(tmp_path / "tiny").network), clips)
     classes = len(tomllib.loads(CLASSES.read_text())["jamendo"])
     direction = found.matrix[0] - found.matrix[-1]
     logits = np.full((len(clips), classes), -9.0, np.float32)
@@ -119,7 +123,7 @@ def test_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     heard = tagger.heads[0].probabilities(found.matrix)[:, 0]
     assert np.corrcoef(heard, sigmoid(logits[:, 7]))[0, 1] > 0.9
     assert "whole tracks" in (tmp_path / "tiny" / "TAGS.md").read_text()
-    assert model.fingerprint == load_bundle(tmp_path / "tiny").fingerprint
+    assert load_bundle(tmp_path / "tiny").fingerprint == fingerprint
     # What is kept needs no audio.
     for file in (tmp_path / "corpus").rglob("*.wav"):
         file.write_bytes(b"")
