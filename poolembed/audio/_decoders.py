@@ -1,6 +1,7 @@
 """What decodes a file: `Decoder`, and the one that is libsndfile's (FFmpeg's are in `_ffmpeg`).
 
-libsndfile takes what is stored as samples (WAV, AIFF, AU, CAF, ...) and FLAC; FFmpeg, through PyAV, takes the rest.
+libsndfile takes what is stored as samples (WAV, AIFF, AU, CAF, ...) and FLAC; FFmpeg, through PyAV, takes the rest, but
+for what it refuses and libsndfile does not: Ogg Vorbis whose headers come twice, say.
 Times real time for a song at 48 kHz stereo, on two cores, in one thread and in two threads at once:
 
     ====== =========== ============ ================
@@ -132,10 +133,12 @@ class SndfileDecoder:
             raise AudioError(f"cannot be decoded: {error.error_string}") from None
         self.sample_rate: int = self._file.samplerate
         self._is_flac = self._file.format == "FLAC"
-        # Without the length in its header a FLAC has 2^63 - 1 samples for libsndfile.
-        is_known = self._is_flac and 0 < self._file.frames < 1 << 62
-        self.promise = Promise(self._file.frames) if is_known else Promise()
-        self._left: int | None = self.promise.samples if is_known else most
+        # Without the length in its header a FLAC has 2^63 - 1 samples for libsndfile. That of an Ogg, by its last page,
+        # counts samples that are in front of the beginning and are not played.
+        is_known = self._file.format in ("FLAC", "OGG") and 0 < self._file.frames < 1 << 62
+        slack = 0 if self._is_flac else self.sample_rate // 4
+        self.promise = Promise(self._file.frames, slack) if is_known else Promise()
+        self._left: int | None = self.promise.samples if self._is_flac else most
         self.is_empty: bool = self._file.frames == 0
         self.encoding = encoding_of_sndfile(self._file)
         self.payload: int | None = None if self._descriptor is None else os.fstat(self._descriptor).st_size

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.audio._bitstream import BitstreamDecoder, find_bitstream, sound_is_late
-from poolembed.audio._chunks import Chunks, read_chunks, tags_fit
+from poolembed.audio._chunks import Chunks, ogg_in_chunks, read_chunks, tags_fit
 from poolembed.audio._decoders import DamagedError, Decoder, Part, SndfileDecoder
 from poolembed.audio._ffmpeg import FFmpegDecoder, PacketDecoder
 from poolembed.audio._ogg import read_links
@@ -28,8 +28,8 @@ from poolembed.files.reading import open_regular
 
 # What libsndfile decodes faster than FFmpeg, by how the file begins; the suffix is never believed.
 _SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")
-# How MP3 and Ogg begin, which libsndfile also reads, but not as well, and not without a word on stderr.
-_NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|OggS|\xff[\xe0-\xff]")
+# How MP3 begins, which libsndfile also reads, but not as well, and not without a word on stderr.
+_NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|\xff[\xe0-\xff]")
 # MPEG audio of any layer, and layer III, in the header of a WAV of either byte order.
 _MPEG_CODES = (b"\x50\0", b"\x55\0", b"\0\x50", b"\0\x55")
 
@@ -280,7 +280,8 @@ def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:
     """What FFmpeg is given of a file: nothing stands for all of it, and None for nothing at all."""
     if chunks is not None:
         if chunks.misfit is None:
-            return []
+            ogg = ogg_in_chunks(file, chunks)
+            return [] if ogg is None else [ogg]
         # A chunk that claims more than there is makes FFmpeg take as much memory; behind the samples it can be cut off.
         start = chunks.misfit.start - (24 if chunks.kind == b"riff" else 12 if chunks.kind == b"caff" else 8)
         return [(0, start)] if chunks.samples is not None else None
@@ -317,7 +318,8 @@ def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | N
     try:
         return FFmpegDecoder(descriptor, *parts) if len(parts) <= 1 else PacketDecoder(descriptor, parts)
     except AudioError as error:
-        if not is_stored and not _NOT_FOR_SNDFILE.match(head):
+        # Of a chained Ogg libsndfile reads the first link alone.
+        if not is_stored and len(parts) <= 1 and not _NOT_FOR_SNDFILE.match(head):
             with contextlib.suppress(AudioError):
                 return SndfileDecoder(descriptor)
         raise (reason or error) from None
