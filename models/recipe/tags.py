@@ -3,8 +3,9 @@
 Each column of tags is what a teacher says (`COLUMNS`; its logits lie in TARGETS, as `models.recipe.teachers.vectors`
 writes them): a linear map of the embedding that learns the teacher's probabilities, not its decisions, by logistic
 regression with soft targets. It learns on the table's training clips, and on whole tracks, whose target is the mean of
-their clips' probabilities: a song's embedding is none of a clip. Held-out packages tell which classes are kept, those
-that the teacher hears and the head tells (`is_told`), and how well the two agree: ``TAGS.md`` in MODEL, by the card.
+their clips' probabilities: a song's embedding is none of a clip. Held-out packages tell which classes are kept, and how
+well the two agree (``TAGS.md`` in MODEL, by the card). What the teacher hears too little of there is judged in the
+training packages, one half by what the other taught; the model itself has learned from these.
 
 The heads are written into the bundle MODEL, in float16, in the place of any that it has; its weights, its fingerprint
 and so all stored embeddings stay as they are. Embeddings of clips and tracks are kept in TARGETS, for another time.
@@ -50,7 +51,7 @@ CLASSES = Path(__file__).parent / "teachers" / "classes.toml"
 HEARD = 0.5
 """Probability from which on the teacher decides for a class."""
 FEWEST = 4  # clips of a track from which on it is learned as a whole
-OCCURS = 0.1, 3  # a class that the teacher gives this probability in fewer held-out clips cannot be judged
+OCCURS = 0.1, 3  # a class that the teacher gives this probability in fewer clips cannot be judged by them
 EXPLAINED = 0.2  # of what there is to explain in the teacher's probabilities of a class
 PRIOR = 10.0  # deviation of weights, a priori; across packages of 1,316 clips the best of .6, 1.7, 3, 9 and 30
 MOST = 40_000  # training clips, drawn by lot; the whole tracks come on top
@@ -70,11 +71,17 @@ class Examples:
         vectors: ``(n, D)`` embeddings of unit length.
         targets: ``(n, K)`` the teacher's probabilities.
         weights: ``(n,)`` how much each counts.
+        halves: ``(n,)`` 0 or 1; a package is in one.
     """
 
     vectors: Floats
     targets: Floats
     weights: Floats
+    halves: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.bool_]) -> Examples:
+        """Some of them."""
+        return Examples(self.vectors[rows], self.targets[rows], self.weights[rows], self.halves[rows])
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     there = {column: file for column, file in files.items() if file.is_file()}
     if not there:
         parser.error(f"{options.targets}: none of {', '.join(file.name for file in files.values())} is there")
-    clips = read_labels(options.table, columns=("kind", "track"), need_labels=False).clips
+    clips = read_labels(options.table, columns=("kind", "package"), need_labels=False).clips
     classes = tomllib.loads(CLASSES.read_text(encoding="utf-8"))
     heads, report = [], []
     for column, file in there.items():
@@ -144,7 +151,8 @@ def examples(
         if clip.labels["kind"] in (("music",), ("modules",)):
             tracks[clip.path].append(row)
     long = [rows for rows in tracks.values() if len(rows) >= FEWEST]
-    whole = [Clip(clips[rows[0]].path, clips[rows[0]].path, {}, split=clips[rows[0]].split) for rows in long]
+    firsts = [clips[rows[0]] for rows in long]
+    whole = [Clip(first.path, first.path, first.labels, split=first.split) for first in firsts]
     means = np.array([targets[rows].mean(0) for rows in long], np.float32).reshape(len(long), targets.shape[1])
     lots = sorted(range(len(clips)), key=lambda row: zlib.crc32(clips[row].key.encode(errors="surrogateescape")))
     learned = [row for row in lots if clips[row].split == "train"][:MOST]
@@ -156,10 +164,13 @@ def examples(
     there = np.array([clip.key in found for clip in every])
     training = np.array([clip.split == "train" for clip in every])
 
+    halves = np.array([zlib.crc32(" ".join(clip.labels["package"]).encode()) % 2 for clip in every], np.int64)
+
     def some(mask: NDArray[np.bool_]) -> Examples:
         rows = np.flatnonzero(mask & there)
         vectors = np.array([found[every[row].key] for row in rows], np.float32)
-        return Examples(vectors, targets[rows], np.where(is_song[rows], SONG, 1.0).astype(np.float32))
+        weights = np.where(is_song[rows], SONG, 1.0).astype(np.float32)
+        return Examples(vectors, targets[rows], weights, halves[rows])
 
     return some(training), some(~training & ~is_song), some(~training & is_song)
 
@@ -191,26 +202,44 @@ def learn(
     weight, bias = fit(training)
     of_clips, of_songs = (sigmoid(side.vectors @ weight.T + bias) for side in (clips, songs))
     shares = explained(clips.targets, of_clips, training.targets.mean(0))
-    kept = np.flatnonzero(is_told(clips.targets, shares))
+    told = occurs(clips.targets) & (shares >= EXPLAINED)
+    rare = ~occurs(clips.targets) & occurs(training.targets)
+    across = explained(training.targets, crosswise(training), training.targets.mean(0)) if rare.any() else shares
+    rare &= across >= EXPLAINED
+    too = [f"{classes[each]} {across[each]:.2f}" for each in np.flatnonzero(rare).tolist()]
+    kept = np.flatnonzero(told | rare)
     head = as_head(column, [classes[each] for each in kept.tolist()], weight[kept], bias[kept])
     sides = {"clips": (clips, of_clips), "whole tracks": (songs, of_songs)}
     lines = [f"## {column}: {len(kept)} of the teacher's {len(classes)} classes", ""]
     lines += ["| held out | | first | five | mAP | of classes | calibration |", "|---|--:|--:|--:|--:|--:|--:|"]
     for name, (side, found) in sides.items():
         if len(side.vectors):
-            told = agreement(side.targets[:, kept], found[:, kept])
+            same = agreement(side.targets[:, kept], found[:, kept])
             lines.append(
-                f"| {name} | {told.clips:,} | {told.first:.1%} | {told.five:.1%} | {told.precision:.3f} | "
-                f"{told.decided} | {told.error:.3f} |"
+                f"| {name} | {same.clips:,} | {same.first:.1%} | {same.five:.1%} | {same.precision:.3f} | "
+                f"{same.decided} | {same.error:.3f} |"
             )
     lines += ["", "| class | clips | highest | explained | AP | AUC |", "|---|--:|--:|--:|--:|--:|"]
-    for each in kept.tolist():
+    for each in np.flatnonzero(told).tolist():
         truth, scores = clips.targets[:, each] >= HEARD, of_clips[:, each]
         precision = f"{average_precision_score(truth, scores):.2f}" if truth.any() else ""
         area = f"{roc_auc_score(truth, scores):.3f}" if 0 < truth.sum() < len(truth) else ""
         highest = clips.targets[:, each].max()
         lines.append(f"| {classes[each]} | {truth.sum()} | {highest:.2f} | {shares[each]:.2f} | {precision} | {area} |")
+    if too:
+        lines += ["", f"Across halves of the training packages ({len(too)}): {', '.join(too)}."]
     return head, "\n".join([*lines, ""])
+
+
+def crosswise(training: Examples) -> Floats:
+    """Probabilities ``(n, K)`` of training clips by what is learned from the other half of the packages."""
+    found = np.zeros_like(training.targets)
+    for half in (0, 1):
+        rows = training.halves == half
+        if rows.any() and not rows.all():
+            weight, bias = fit(training.take(~rows))
+            found[rows] = sigmoid(training.vectors[rows] @ weight.T + bias)
+    return found
 
 
 def fit(training: Examples) -> tuple[Floats, Floats]:
@@ -243,10 +272,10 @@ def fit(training: Examples) -> tuple[Floats, Floats]:
     return solution[:, :size], solution[:, size]
 
 
-def is_told(targets: Floats, shares: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """``(K,)`` which classes occur in held-out clips and are told there, by the share that is `explained`."""
+def occurs(targets: Floats) -> NDArray[np.bool_]:
+    """``(K,)`` which classes the teacher hears in enough clips to judge by."""
     probability, fewest = OCCURS
-    return np.asarray(((targets >= probability).sum(0) >= fewest) & (shares >= EXPLAINED))
+    return np.asarray((targets >= probability).sum(0) >= fewest)
 
 
 def explained(targets: Floats, found: Floats, prior: Floats) -> NDArray[np.float64]:
@@ -333,7 +362,8 @@ likeliest that are among the head's. mAP: mean average precision of the head's p
 decisions (0.5), over the classes that it decides for. Calibration: by how much probabilities from 0.05 on are off, on
 average. Of each class: held-out clips that the teacher hears it in, its highest probability, how much of the teacher's
 probabilities is explained (1 less the ratio of divergences, from the head's and from the mean), average precision and
-area under the curve against its decisions.
+area under the curve against its decisions. Classes that held-out packages have too little of are judged in the
+training packages, one half by what the other taught: flattered, for the model has learned from them.
 
 Teachers: audioset is EfficientAT mn04 (MIT), jamendo and mtat are musicnn (MIT), trained on MTG-Jamendo and
 MagnaTagATune. Names of audioset's classes are those of the AudioSet ontology, (c) Google Inc., licensed under CC BY
