@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from poolembed.evaluate.run import evaluate
     from poolembed.nn.pooling import AttentionPool, AutoPool, GeMPool, MaxPool, MeanPool, SoftmaxPool, TemporalPool
     from poolembed.nn.statistics import AttentiveStatisticsPool, MeanMaxPool
-    from poolembed.search.songs import Hit, Songs
+    from poolembed.search.answers import Hit
+    from poolembed.search.songs import Songs
     from poolembed.search.songs import open_songs as open
     from poolembed.train.config import TrainConfig
     from poolembed.train.run import train
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 
 # Imported when first asked for, so that `poolembed --help` does not wait for torch.
 _LAZY = {
-    "Hit": "poolembed.search.songs",
+    "Hit": "poolembed.search.answers",
     "LabelledSong": "poolembed.embed.predict",
     "Model": "poolembed.embed.model",
     "Songs": "poolembed.search.songs",

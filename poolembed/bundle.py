@@ -92,7 +92,7 @@ def save_bundle(
         card: text of ``README.md``.
         heads: classifiers to keep beside it.
         nested: how many of an embedding's first numbers are embeddings too.
-        half: store weight matrices and kernels in float16, which halves the file; they are float32 again once loaded.
+        half: store weight matrices and kernels in float16, which halves the files; they are float32 again once loaded.
 
     Raises:
         BundleError: there is a bundle, or something other than a directory, already, or it cannot be written.
@@ -102,10 +102,11 @@ def save_bundle(
     if (target / CONFIG).exists() or (target.exists() and not target.is_dir()):
         raise BundleError(f"{target} exists already", hint="remove it or choose another name")
     weights = _weights_of(network, half=half)
-    head_weights = _weights_of(nn.ModuleList(heads)) if heads else None
+    head_weights = _weights_of(nn.ModuleList(heads), half=half) if heads else None
     model = described(network.config)
+    later = LATER.keys() & model["encoder"].keys() or any(head.config.scale == "class" for head in heads)
     config = BundleConfig(
-        poolembed_bundle=FORMAT if LATER.keys() & model["encoder"].keys() else 1,
+        poolembed_bundle=FORMAT if later else 1,
         name=name,
         license=license,
         model=network.config,

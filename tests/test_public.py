@@ -165,6 +165,7 @@ CALLED = {
     "models": {"poolembed.bundle"},
     "push": {"poolembed.search"},
     "settings": {"poolembed.compare.config", "poolembed.train", "msgspec"},
+    "tags": {"poolembed.heads"},
     "train": {"poolembed.train"},
     "training": {"poolembed.labels", "poolembed.train"},
 }

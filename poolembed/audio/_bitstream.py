@@ -101,7 +101,7 @@ class BitstreamDecoder:
         self.sample_rate = samples.sample_rate
         self.promise = Promise()
         self.errors = 0
-        silent = _silence(blocks[0])  # now, for the block is the other decoder's, and good until it reads on
+        silent = _silence(blocks[0])
         try:
             self._words = _Words(blocks, samples)
             self._container = av.open(self._words, "r", format=demuxer)

@@ -153,3 +153,17 @@ def tags_fit(file: BinaryIO) -> bool:
             if start + match.end(1) + int.from_bytes(match[1], "little") > size:
                 return False
     return True
+
+
+def ogg_in_chunks(file: BinaryIO, chunks: Chunks) -> tuple[int, int] | None:
+    """First byte and end of the Ogg file in the place of samples, as codecs of Windows put Vorbis into a WAV; or None.
+
+    Args:
+        file: open for reading; its position is moved.
+        chunks: of the file.
+    """
+    data = chunks.samples
+    if data is None:
+        return None
+    file.seek(data.start)
+    return (data.start, data.start + data.size if data.size > 0 else chunks.size) if file.read(4) == b"OggS" else None

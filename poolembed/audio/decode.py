@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.audio._bitstream import BitstreamDecoder, find_bitstream, sound_is_late
-from poolembed.audio._chunks import Chunks, read_chunks, tags_fit
+from poolembed.audio._chunks import Chunks, ogg_in_chunks, read_chunks, tags_fit
 from poolembed.audio._decoders import DamagedError, Decoder, Part, SndfileDecoder
 from poolembed.audio._ffmpeg import FFmpegDecoder, PacketDecoder
-from poolembed.audio._mixing import Downmix
 from poolembed.audio._ogg import read_links
 from poolembed.audio._promise import read_promise
 from poolembed.audio._tail import ac3_end
 from poolembed.audio._unfinished import PatchedFile, missing_sizes, sample_width
 from poolembed.audio.encoding import Encoding
+from poolembed.audio.mixing import Downmix
 from poolembed.errors import AudioError
 from poolembed.files.reading import open_regular
 
 # What libsndfile decodes faster than FFmpeg, by how the file begins; the suffix is never believed.
 _SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd")
-# How MP3 and Ogg begin, which libsndfile also reads, but not as well, and not without a word on stderr.
-_NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|OggS|\xff[\xe0-\xff]")
+# How MP3 begins, which libsndfile also reads, but not as well, and not without a word on stderr.
+_NOT_FOR_SNDFILE = re.compile(rb"ID3|TAG|\xff[\xe0-\xff]")
 # MPEG audio of any layer, and layer III, in the header of a WAV of either byte order.
 _MPEG_CODES = (b"\x50\0", b"\x55\0", b"\0\x50", b"\0\x55")
 
@@ -113,7 +113,7 @@ class AudioStream:
         self.sample_rate = self._decoder.sample_rate
         self.note: str | None = None
         self._count = SampleCount()
-        self._mix = Downmix()
+        self._mix = Downmix(self.sample_rate)
         # Until the first sound it is not known whether the samples are AC-3 or DTS in disguise.
         self._is_unheard = self._decoder.encoding.lossless is not False
         self._pending: list[NDArray[np.float32] | DamagedError | None] = []
@@ -124,7 +124,7 @@ class AudioStream:
     @property
     def samples(self) -> int:
         """Samples per channel decoded so far."""
-        return self._count.total
+        return self._mix.samples
 
     @property
     def encoding(self) -> Encoding:
@@ -135,7 +135,7 @@ class AudioStream:
         return replace(encoding, bitrate=round(payload * 8e-3 * self.sample_rate / self.samples, 1))
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """The mean of the channels, once, from the beginning.
+        """The mean of the channels (`Downmix`), once, from the beginning.
 
         Yields:
             1-D float32 blocks of about 65 536 samples (1.5 s at 44.1 kHz), however long the file is, never empty.
@@ -144,7 +144,7 @@ class AudioStream:
             AudioError: nothing in the file can be decoded, or every sample is NaN or infinite. Files of which a part
                 can be decoded raise nothing; see `note`.
         """
-        for block in self._decoded():
+        for block in self._mix.blocks(self._decoded()):
             yield self._count.clean(block)
         if not self.samples and (self._is_damaged or self._stop is not None):
             raise AudioError("damaged: nothing in it can be decoded")
@@ -170,7 +170,7 @@ class AudioStream:
             dropped = min(skip, block.shape[1])
             skip -= dropped
             if dropped < block.shape[1]:
-                yield self._mix(block[:, dropped:])
+                yield block[:, dropped:]
 
     def _read(self) -> NDArray[np.float32] | None:
         """The decoder's next block; that of another decoder if the samples turn out not to be samples."""
@@ -192,7 +192,6 @@ class AudioStream:
         self._is_unheard = False
         blocks = [block]
         if sound_is_late(block):
-            blocks = [block := np.array(block)]
             try:
                 following = self._decoder.read()
             except DamagedError as error:
@@ -281,7 +280,8 @@ def _parts(file: BinaryIO, chunks: Chunks | None) -> list[Part] | None:
     """What FFmpeg is given of a file: nothing stands for all of it, and None for nothing at all."""
     if chunks is not None:
         if chunks.misfit is None:
-            return []
+            ogg = ogg_in_chunks(file, chunks)
+            return [] if ogg is None else [ogg]
         # A chunk that claims more than there is makes FFmpeg take as much memory; behind the samples it can be cut off.
         start = chunks.misfit.start - (24 if chunks.kind == b"riff" else 12 if chunks.kind == b"caff" else 8)
         return [(0, start)] if chunks.samples is not None else None
@@ -318,7 +318,8 @@ def _choose_decoder(file: BinaryIO, chunks: Chunks | None, parts: list[Part] | N
     try:
         return FFmpegDecoder(descriptor, *parts) if len(parts) <= 1 else PacketDecoder(descriptor, parts)
     except AudioError as error:
-        if not is_stored and not _NOT_FOR_SNDFILE.match(head):
+        # Of a chained Ogg libsndfile reads the first link alone.
+        if not is_stored and len(parts) <= 1 and not _NOT_FOR_SNDFILE.match(head):
             with contextlib.suppress(AudioError):
                 return SndfileDecoder(descriptor)
         raise (reason or error) from None

@@ -9,10 +9,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from poolembed.audio._mixing import Downmix
 from poolembed.audio.decode import SampleCount, open_audio
 from poolembed.audio.encoding import Encoding
 from poolembed.audio.faults import costing_the_song
+from poolembed.audio.mixing import Downmix
 from poolembed.audio.resample import resample_blocks
 from poolembed.errors import AudioError, UsageError
 
@@ -127,15 +127,17 @@ class _ArrayStream:
         self.note: str | None = None
         self.encoding: Encoding | None = None
         self._count = SampleCount()
-        self._mix = Downmix()
+        self._mix = Downmix(self.sample_rate)
 
     @property
     def samples(self) -> int:
-        return self._count.total
+        return self._mix.samples
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, self._samples.shape[1], _BLOCK):
-            yield self._count.clean(self._mix(_as_float(self._samples[:, start : start + _BLOCK])))
+        starts = range(0, self._samples.shape[1], _BLOCK)
+        channels = (_as_float(self._samples[:, start : start + _BLOCK]) for start in starts)
+        for block in self._mix.blocks(channels):
+            yield self._count.clean(block)
         self.note = "; ".join(self._count.finish() + self._mix.finish()) or None
 
     def close(self) -> None:

@@ -24,10 +24,12 @@ Examples:
   poolembed duplicates embeddings/                 the same recording under other names; deletes nothing
   poolembed push --to s3://bucket/music.lance      a table that many machines search
   poolembed search song.mp3                        the ten nearest songs in ./embeddings
+  poolembed search --tag piano                     the ten songs in which most of a piano is heard
+  poolembed tags embeddings/                       what is heard in every song; nothing is decoded
   poolembed models                                 the models at hand
   poolembed train clips/ -o mymodel                a model of your own, from clips/<label>/**
   poolembed evaluate mymodel labels.csv            is it any good?
-  poolembed predict song.mp3 --model mymodel       its labels, with probabilities
+  poolembed predict song.mp3                       what is heard in it, with probabilities
   poolembed compare labels.csv -o study            every pooling, side by side
   poolembed sync                                   the steps that poolembed.toml names: a line for a crontab
 
@@ -46,10 +48,11 @@ VERBS = {
     "index": "Build an index of a collection: one file that finds nearly the nearest songs.",
     "map": "Make a map of a collection: one HTML file that shows every song as a dot and plays it.",
     "models": "List the models at hand: those that ship with poolembed, then those in $POOLEMBED_MODELS.",
-    "predict": "Label songs: what a model that was trained on labelled clips hears in them.",
+    "predict": "Label songs: what a model that knows labels hears in them.",
     "push": "Bring a table of songs up to date: in a folder, or in an object store that many machines search.",
-    "search": "Search for songs like these: the nearest embeddings by cosine.",
+    "search": "Search for songs like these, the nearest embeddings by cosine, or for songs that tags fit.",
     "sync": "Run the steps that poolembed.toml names.",
+    "tags": "Tell what is heard in the songs of a collection, from their embeddings alone.",
     "train": "Train a model, its pooling included, on clips.",
 }
 """What each does, in a line. Its module is loaded when it is wanted, so that the help of others answers at once."""

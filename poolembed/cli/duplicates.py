@@ -31,12 +31,13 @@ Examples:
   poolembed duplicates --format paths -0 | xargs -0 mv -nt /somewhere/else
 
 Groups are listed by how much space they would free, and in each group the best song first: whole files before damaged
-ones, lossless before lossy, then by bitrate, sample rate, channels, bits and length, all by the account of the decoder.
-Every other song of a group is as near to the best one as the threshold asks, and as long within the tolerance.
+ones, lossless before lossy, then by bitrate, sample rate, channels, bits, phase and length, all by the account of the
+decoder. Every other song of a group is as near to the best one as the threshold asks, and as long within the
+tolerance.
 
 --format paths lists only songs that the best one of their group can stand for, for it is as good for sure; of the
-others the table says why that is not certain. Songs that are silent, or whose channels cancel, are never listed. A
-codec cannot tell what it was given: a FLAC that was made from an MP3 counts as lossless.
+others the table says why that is not certain. Songs that are silent are never listed. A codec cannot
+tell what it was given: a FLAC that was made from an MP3 counts as lossless.
 """ + rule("CSV")
 
 
@@ -167,7 +168,7 @@ def _say(songs: Songs, found: Duplicates, *, chosen: bool, format: str) -> None:
     if found.links:
         typer.echo(f"left out, for they lead to a file of the same group: {found.links}", err=True)
     if found.soundless:
-        typer.echo(f"left out, for they are silent or their channels cancel: {found.soundless}", err=True)
+        typer.echo(f"left out, for they are silent: {found.soundless}", err=True)
     if not found.by_length:
         typer.echo("note: these vectors do not say how long the songs are, so that only the cosine decides", err=True)
     if not chosen and (songs.model is None or songs.model.fingerprint != MEASURED_ON):

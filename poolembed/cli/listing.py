@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from poolembed.errors import PoolembedError
 from poolembed.text import printable
 
 if TYPE_CHECKING:
-    from poolembed.search.songs import Answer, Hit
+    from poolembed.search.answers import Answer, Hit
 
 _ADDRESS = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 _NAMES = ("rank", "cosine", "path", "key", "title", "artist")
@@ -26,16 +26,19 @@ _values = attrgetter(*_NAMES)
 def as_jsonl(answers: Iterable[Answer]) -> Iterator[str]:
     """An object per query."""
     for query, hits in answers:
-        neighbours = [dict(zip(_NAMES, _values(hit), strict=True)) for hit in hits]
+        neighbours = [
+            dict(zip(_NAMES, _values(hit), strict=True)) | ({"tags": dict(hit.tags)} if hit.tags else {})
+            for hit in hits
+        ]
         yield json.dumps({"query": query, "neighbours": neighbours}) + "\n"
 
 
-def as_csv(answers: Iterable[Answer]) -> Iterator[str]:
-    """A line per neighbour, under a line of names."""
-    yield csv_line("query", *_NAMES)
+def as_csv(answers: Iterable[Answer], tags: Sequence[str] = ()) -> Iterator[str]:
+    """A line per neighbour, under a line of names, among them the tags that were searched for."""
+    yield csv_line("query", *_NAMES, *tags)
     for query, hits in answers:
         for hit in hits:
-            yield csv_line(query, *_values(hit))
+            yield csv_line(query, *_values(hit), *(probability for _, probability in hit.tags))
 
 
 def as_paths(answers: Iterable[Answer], end: str = "\n") -> Iterator[str]:
@@ -68,7 +71,10 @@ def as_m3u(answers: Iterable[Answer], durations: Mapping[str, float]) -> Iterato
 
 
 def as_table(answers: Iterable[Answer], *, headings: bool) -> Iterator[str]:
-    """For people: as wide as the terminal, and the query above its neighbours if there are several."""
+    """For people: as wide as the terminal, and the query above its neighbours if there are several.
+
+    Cosines, if there is a query, then the probabilities of the tags that were searched for.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -77,14 +83,15 @@ def as_table(answers: Iterable[Answer], *, headings: bool) -> Iterator[str]:
     for query, hits in answers:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(justify="right", style="dim", no_wrap=True)
-        table.add_column(no_wrap=True)
+        for _ in _numbers(hits[0]) if hits else ():
+            table.add_column(no_wrap=True)
         titled = any(map(_title, hits))
         if titled:
             table.add_column(style="bold", overflow="fold", max_width=50)
         table.add_column(overflow="fold")
         for each in hits:
             title = [escape(printable(_title(each)))] if titled else []
-            table.add_row(str(each.rank), f"{each.cosine:.4f}", *title, escape(printable(each.key)))
+            table.add_row(str(each.rank), *_numbers(each), *title, escape(printable(each.key)))
         with terminal.capture() as capture:
             width = None if terminal.is_terminal else 1000  # a file has no edge to wrap at
             if headings:
@@ -103,6 +110,18 @@ def _each_once(answers: Iterable[Answer]) -> Iterator[Hit]:
             if each.path not in seen:
                 seen.add(each.path)
                 yield each
+
+
+def _object(hit: Hit) -> dict[str, object]:
+    known = dict(zip(_NAMES, _values(hit), strict=True))
+    return {**known, "tags": dict(hit.tags)} if hit.tags else known
+
+
+def _numbers(hit: Hit) -> list[str]:
+    from rich.markup import escape
+
+    cosine = [] if hit.cosine is None else [f"{hit.cosine:.4f}"]
+    return [*cosine, *(f"{escape(printable(tag))} {probability:.3f}" for tag, probability in hit.tags)]
 
 
 def _title(hit: Hit) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poolembed.cli.embed import SOME_FAILED
+from poolembed.cli.labelled import objects, tsv_line
 from poolembed.cli.options import Device, Json, Precision, Quiet, Workers
-from poolembed.cli.separated import harmless, rule
+from poolembed.cli.separated import rule
 from poolembed.cli.stopping import stop_on_signal
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 HELP = """\
 \b
 Examples:
-  poolembed predict clip.wav --model mymodel
+  poolembed predict song.mp3                       what base hears in it
   poolembed predict ~/Music --model mymodel --top 1
   poolembed predict street.flac --model mymodel --timestamps 1
   poolembed predict ~/Music --model mymodel --json | jq .labels
 
 One line per song: its path and its labels, tab-separated. --timestamps adds lines that begin with path and time: one
 per S seconds; or, if the model was trained with --pool predictions, one per label and stretch of time that it is heard.
+What is embedded already need not be decoded again: poolembed tags tells the same from embeddings.
 
 """ + rule("TSV")
 
@@ -35,9 +37,7 @@ def predict(
         list[str],
         typer.Argument(metavar="PATH...", help="Audio files, and directories to search for them.", show_default=False),
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A model that was trained on labels: a name, or a path.")
-    ] = "base",
+    model: Annotated[str, typer.Option("--model", "-m", help="A model that knows labels: a name, or a path.")] = "base",
     timestamps: Annotated[
         float | None, typer.Option(metavar="S", help="Also say when, as fine as S seconds.", show_default=False)
     ] = None,
@@ -61,7 +61,7 @@ def predict(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Label songs: what a model that was trained on labelled clips hears in them, with probabilities."""
+    """Label songs: what a model that knows labels hears in them, with probabilities."""
     import poolembed
     from poolembed.text import printable
 
@@ -103,16 +103,11 @@ def _as_lines(song: LabelledSong) -> str:
     for column, labels in song.labels.items():
         first = [printable(song.path), *([column] if len(song.labels) > 1 else [])]
         moments = [([f"{each.start:.2f}-{each.end:.2f}"], each.labels) for each in song.moments.get(column, ())]
-        for when, found in [([], labels), *moments]:
-            fields = [*first, *when, *(f"{printable(label)} {p:.3f}" for label, p in found)]
-            lines.append("\t".join(map(harmless, fields)))
+        lines += [tsv_line([*first, *when], found) for when, found in [([], labels), *moments]]
     return "\n".join(lines)
 
 
 def _as_json(song: LabelledSong) -> str:
-    def objects(labels: list[tuple[str, float]]) -> list[dict[str, object]]:
-        return [{"label": label, "probability": p} for label, p in labels]
-
     line: dict[str, object] = {
         "path": song.path,
         "duration": song.duration,

@@ -1,4 +1,4 @@
-"""``poolembed search``: more like this."""
+"""``poolembed search``: more like this, and what tags fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from poolembed.errors import PoolembedError, UsageError
 from poolembed.text import printable
 
 if TYPE_CHECKING:
-    from poolembed.search.songs import Answer
+    from poolembed.search.answers import Answer
 
 HELP = """\
 \b
@@ -26,12 +26,17 @@ Examples:
   poolembed search a.mp3 b.mp3 --mean -k 50 --format m3u > mix.m3u8
   poolembed search embeddings/ --all -k 5 --format jsonl     every song's neighbours
   poolembed search song.mp3 --filter '*.flac' --exclude 'live/*'
+  poolembed search --tag piano --tag "female singing"        where both are heard; poolembed tags --list has all
+  poolembed search song.mp3 --tag choir                      like the song, and with a choir
   poolembed embed new/ -o - | poolembed search - --in embeddings/ -k 3
   poolembed search song.mp3 --in music.index                 what poolembed index wrote
 
 A query is an audio file, a song of the collection by its path or key, an .npy file, or - for JSON Lines of embeddings
 on standard input. A song that the collection has is not decoded again, and is no neighbour of itself. Neighbours come
 in the order of their cosines, equally near ones in the order of the collection.
+
+--tag ranks by what the collection's model hears, told from the vectors alone: by the geometric mean of the tags'
+probabilities; beside a query by that times the cosine. It reads every vector, whatever indexes them.
 
 """ + rule("CSV")
 
@@ -60,6 +65,10 @@ def search(
         Literal["table", "jsonl", "paths", "m3u", "csv"],
         typer.Option(help="jsonl: a line per query. csv: a line per neighbour. paths, m3u: every song once."),
     ] = "table",
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="What is to be heard; may be repeated.", show_default=False),
+    ] = None,
     mean: Annotated[bool, typer.Option("--mean", help="One answer, for the mean of all queries.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Search for every song of the collection.")] = False,
     including: Annotated[
@@ -87,7 +96,9 @@ def search(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Embeds the audio files.", show_default="the collection's own"),
+        typer.Option(
+            "--model", "-m", help="Embeds the audio files, and tells tags.", show_default="the collection's own"
+        ),
     ] = None,
     paths: Rows = None,
     null: Null = False,
@@ -97,8 +108,8 @@ def search(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Search for songs like these: the nearest embeddings by cosine."""
-    arguments, place = _what_and_where(queries or [], source, every)
+    """Search for songs like these, the nearest embeddings by cosine, or for songs that tags fit."""
+    arguments, place = _what_and_where(queries or [], source, every, bool(tags))
     if every and mean:
         raise UsageError("--mean of --all songs is near to nothing in particular", hint="choose one of the two")
     format = "jsonl" if as_json else format
@@ -114,6 +125,7 @@ def search(
     answers = songs.search_each(
         None if every else arguments,
         k,
+        tags=tags or (),
         mean=mean,
         include=including or (),
         exclude=excluding or (),
@@ -135,7 +147,7 @@ def search(
     render: dict[str, Callable[[Iterable[Answer]], Iterator[str]]] = {
         "table": partial(listing.as_table, headings=every or answers.asked > 1),
         "jsonl": listing.as_jsonl,
-        "csv": listing.as_csv,
+        "csv": partial(listing.as_csv, tags=tags or ()),
         "paths": partial(listing.as_paths, end="\0" if null else "\n"),
         "m3u": lambda each: listing.as_m3u(each, songs.durations),
     }
@@ -147,10 +159,10 @@ def search(
         raise typer.Exit(SOME_FAILED)
 
 
-def _what_and_where(queries: list[str], source: str | None, every: bool) -> tuple[list[str], str]:
+def _what_and_where(queries: list[str], source: str | None, every: bool, tagged: bool) -> tuple[list[str], str]:
     """The queries and the collection; with --all the one argument is the collection."""
     if not every:
-        if not queries:
+        if not queries and not tagged:
             raise UsageError("nothing to search for", hint="give a song, for example: poolembed search song.mp3")
         if queries.count("-") > 1:
             raise UsageError("standard input can be read once")

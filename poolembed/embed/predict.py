@@ -22,7 +22,8 @@ from poolembed.embed.engine import Engine
 from poolembed.embed.model import build_engine
 from poolembed.embed.run import find_songs
 from poolembed.embed.song import Embedded, Failed
-from poolembed.errors import BundleError, FilesFailedError, UsageError
+from poolembed.errors import FilesFailedError, UsageError
+from poolembed.heads import Labels, choose, no_head, top
 from poolembed.nn.classifier import SongClassifier
 from poolembed.nn.config import HeadConfig
 from poolembed.text import passed_over, printable
@@ -64,10 +65,6 @@ class Prediction:
     probabilities: dict[str, NDArray[np.float32]]
     timelines: dict[str, Timeline]
     note: str | None = None
-
-
-Labels = list[tuple[str, float]]
-"""Labels and their probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,18 +243,8 @@ def load_predictor(
     """
     bundle = load_bundle(name_or_path)
     if not bundle.heads:
-        raise BundleError(
-            f"the model {os.fspath(name_or_path)!r} knows no labels: it has no classification head",
-            hint="train one on labelled clips: poolembed train clips/ -o mymodel; then --model mymodel",
-        )
-    heads = {head.config.column: head for head in bundle.heads}
-    for column in columns or ():
-        if column not in heads:
-            known = ", ".join(heads)
-            raise UsageError(
-                f"the model {os.fspath(name_or_path)!r} has no head {column!r}", hint=f"its heads are: {known}"
-            )
-    chosen = list(heads.values()) if columns is None else [heads[column] for column in dict.fromkeys(columns)]
+        raise no_head(name_or_path, "no classification head")
+    chosen = choose(bundle.heads, columns, os.fspath(name_or_path))
     engine = build_engine(
         SongClassifier(bundle.network, chosen),
         device=device,
@@ -267,12 +254,6 @@ def load_predictor(
         on_halved=on_halved,
     )
     return Predictor(engine, [head.config for head in chosen])
-
-
-def top(head: HeadConfig, probabilities: NDArray[np.float32], count: int) -> Labels:
-    """The most probable labels of ``(K,)`` probabilities, highest first; of equal ones the head's first."""
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [(head.labels[each], float(probabilities[each])) for each in order]
 
 
 def moments_of(head: HeadConfig, timeline: Timeline, count: int, threshold: float | None) -> list[Moment]:

@@ -11,6 +11,7 @@ from poolembed.files.claims import working, working_folder
 from poolembed.files.reading import read_regular
 from poolembed.files.writing import replacing, writing
 from poolembed.map.layout import lay_out
+from poolembed.map.naming import name_groups
 from poolembed.map.page import render
 from poolembed.map.songs import describe
 from poolembed.progress import Progress, silent
@@ -62,7 +63,9 @@ def make_map(
     progress("reading tags", 0, 0)
     songs = describe(collection, output)
     model = f"Model {collection.model.name}, " if collection.model else ""
-    page = render(songs, layout, f"{model}{collection.size} numbers a song, laid out by {layout.method}.").encode()
+    heard = name_groups(collection, layout.groups)
+    made = f"{model}{collection.size} numbers a song, laid out by {layout.method}."
+    page = render(songs, layout, made, heard).encode()
     way_on = "the map that was there is untouched"
     with writing(output, way_on):
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import json
 import re
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -34,13 +35,14 @@ LIKE = 6
 _SCRIPTS = ("draw.js", "view.js", "songs.js", "page.js")
 
 
-def render(songs: Songs, layout: Layout, made: str) -> str:
+def render(songs: Songs, layout: Layout, made: str, heard: Sequence[str] = ()) -> str:
     """The page.
 
     Args:
         songs: N of them.
         layout: of the same N.
         made: a line on model and method.
+        heard: what is heard in each of the layout's groups, in words; those without are told by a song in their middle.
     """
     count = f"{len(songs.names):,}"
     # With the newlines that stand around them, for that is what the hashes are of.
@@ -50,7 +52,7 @@ def render(songs: Songs, layout: Layout, made: str) -> str:
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
-    data = b64encode(gzip.compress(_pack(songs, layout, made), mtime=0)).decode()
+    data = b64encode(gzip.compress(_pack(songs, layout, made, heard), mtime=0)).decode()
     parts = {"POLICY": policy, "COUNT": count, "STYLE": style, "SCRIPT": script, "DATA": data}
     return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _read("page.html"))
 
@@ -63,7 +65,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _pack(songs: Songs, layout: Layout, made: str) -> bytes:
+def _pack(songs: Songs, layout: Layout, made: str, heard: Sequence[str]) -> bytes:
     near = min(LIKE, layout.near.rows.shape[1])
     arrays: dict[str, NDArray[Any]] = {
         "places": _places(layout.places),
@@ -71,10 +73,11 @@ def _pack(songs: Songs, layout: Layout, made: str) -> bytes:
         "like": _small(layout.near.rows[:, :near]),
         "cosines": np.round(100 * layout.near.cosines[:, :near]).astype("i1"),
     }
-    middles = [f"{number}: like {songs.title(row)}" for number, row in enumerate(layout.middles, start=1)]
+    called = zip(heard or [""] * len(layout.middles), layout.middles, strict=True)
+    groups = [f"{number}: {words or f'like {songs.title(row)}'}" for number, (words, row) in enumerate(called, start=1)]
     columns = []
     for name, label, none, values in (
-        ("cluster", "cluster", "", [middles[group] for group in layout.groups]),
+        ("cluster", "cluster", "", [groups[group] for group in layout.groups]),
         ("top", "folder", "in no folder", songs.tops),
         ("artist", "artist", "no artist", songs.artists),
         ("album", "album", "no album", songs.albums),

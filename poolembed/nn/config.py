@@ -168,7 +168,7 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return count + inputs * bands * encoder.frame_features + joined * self.embedding_size
 
 
-class HeadConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class HeadConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a head tells.
 
     Attributes:
@@ -177,6 +177,7 @@ class HeadConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         multi_label: a clip may have several labels, or none.
         pool: features: the embedding is classified. predictions: every frame is, and the probabilities are pooled.
         pooling: of the probabilities, over K channels; exactly for ``pool = "predictions"``.
+        scale: whether all classes share the factor that their cosines with the embedding have, or each has its own.
     """
 
     column: str
@@ -184,12 +185,15 @@ class HeadConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     multi_label: bool = False
     pool: Literal["features", "predictions"] = "features"
     pooling: PoolingConfig | None = None
+    scale: Literal["head", "class"] = "head"
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"the labels of column {self.column!r} must differ from each other")
         if (self.pool == "predictions") != (self.pooling is not None):
             raise ValueError('a head has a pooling of its own exactly if pool is "predictions"')
+        if self.scale == "class" and self.pool == "predictions":
+            raise ValueError("a head on frames has no scale")
         if self.pooling is not None and self.pooling.outputs != 1:
             raise ValueError(
                 f"{self.pooling.kind} gives two numbers per class, which are no probability: "

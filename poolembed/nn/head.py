@@ -26,7 +26,7 @@ LIMIT = 12.0
 
 
 class EmbeddingHead(nn.Module):
-    r"""Cosine classifier: :math:`s \cos(w_k, e) + b_k` for each class k, the scale s trained.
+    r"""Cosine classifier: :math:`s \cos(w_k, e) + b_k` for each class k, the scale s trained, or one :math:`s_k` each.
 
     Directions of classes rather than a plain linear layer: the space is searched by cosine, and on unit vectors a
     layer's usual start gives logits near 0, whose gradients are small until it has grown.
@@ -40,7 +40,8 @@ class EmbeddingHead(nn.Module):
         self.config = config
         self.weight = nn.Parameter(torch.randn(len(config.labels), embedding_size) / math.sqrt(embedding_size))
         self.bias = nn.Parameter(torch.zeros(len(config.labels)))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        shape = (len(config.labels),) if config.scale == "class" else ()
+        self.log_scale = nn.Parameter(torch.full(shape, math.log(SCALE)))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Logits ``(B, K)`` of embeddings ``(B, D)``."""

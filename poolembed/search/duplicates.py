@@ -50,7 +50,7 @@ class Group:
 
     Attributes:
         songs: at least two, the best first: whole files before damaged ones, lossless before lossy, then by bitrate
-            (lossy songs only), sample rate, channels, bits and length; of equals the smallest file.
+            (lossy songs only), sample rate, channels, bits, phase and length; of equals the smallest file.
     """
 
     songs: tuple[Copy, ...]
@@ -77,7 +77,7 @@ class Duplicates:
         by_length: the songs' lengths were known and compared.
         stale: songs left out, for their files are gone, or have changed since they were embedded.
         links: names left out, for they lead to a file that is in their group under another name.
-        soundless: songs left out, for they are silent or their channels cancel, so that all of them are alike.
+        soundless: songs left out, for they are silent, so that all of them are alike.
     """
 
     groups: list[Group]

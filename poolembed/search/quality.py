@@ -9,6 +9,8 @@ import filecmp
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from poolembed.audio.mixing import OUT_OF_PHASE, SILENT
+
 SLACK = 0.25
 """Seconds by which the better of two copies may be shorter: encoders pad by less, and a lost quarter is heard."""
 
@@ -57,8 +59,24 @@ class Copy:
 
 
 def is_soundless(note: str | None) -> bool:
-    """Whether a note says that a mono mix holds nothing: such songs are all alike, and none is a copy of another."""
-    return note is not None and any(word in note for word in ("silent", "silence", "cancel"))
+    """Whether a note says that a mono mix holds nothing: such songs are all alike, and none is a copy of another.
+
+    Earlier versions noted so of channels that cancel each other.
+    """
+    return any(part == SILENT or part.startswith("its channels cancel") for part in _parts(note))
+
+
+def _parts(note: str | None) -> list[str]:
+    return [] if note is None else note.split("; ")
+
+
+def _damage(note: str | None) -> str:
+    """What a note says but for channels out of phase, of which nothing is missing."""
+    return "; ".join(part for part in _parts(note) if not part.startswith(OUT_OF_PHASE))
+
+
+def _is_out_of_phase(song: Copy) -> bool:
+    return any(part.startswith(OUT_OF_PHASE) for part in _parts(song.note))
 
 
 def rank(song: Copy) -> tuple[float, ...]:
@@ -66,13 +84,14 @@ def rank(song: Copy) -> tuple[float, ...]:
     return (
         song.size is None,
         song.codec is None,
-        song.note is not None,
+        bool(_damage(song.note)),
         {True: 0, None: 1, False: 2}[song.lossless],
         0 if song.lossless else song.codec not in _PERCEPTUAL,
         0 if song.lossless else -round(song.bitrate or 0),
         -(song.sample_rate or 0),
         -(song.channels or 0),
         -(song.bits or 0),
+        _is_out_of_phase(song),
         -round(song.duration or 0, 1),
         song.size or 0,
     )
@@ -95,8 +114,7 @@ def _doubts(best: Copy, song: Copy, tolerance: float) -> Iterator[str]:
     """Of which only the first is asked for: each takes for granted that there was none before it."""
     if song.size is None or best.size is None:
         yield "one of the two cannot be looked at"
-    if best.note is not None:
-        yield f"the best one is not whole: {best.note}"
+    yield from _doubts_of_condition(best, song)
     if best.codec is None or song.codec is None or best.duration is None or song.duration is None:
         yield "it is not known how they are encoded"
         return
@@ -119,6 +137,13 @@ def _doubts(best: Copy, song: Copy, tolerance: float) -> Iterator[str]:
         yield from _doubts_of_lossy(best, song)
     elif best.bits is not None and best.bits < 16 and not best.codec.startswith("dsd_"):
         yield f"the best one is lossless, but of {best.bits} bits"
+
+
+def _doubts_of_condition(best: Copy, song: Copy) -> Iterator[str]:
+    if damage := _damage(best.note):
+        yield f"the best one is not whole: {damage}"
+    if _is_out_of_phase(best) and not _is_out_of_phase(song):
+        yield "the channels of the best one are out of phase"
 
 
 def _doubts_of_lossless(best: Copy, song: Copy) -> Iterator[str]:

@@ -6,9 +6,8 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +15,16 @@ from numpy.typing import NDArray
 
 from poolembed.audio.tags import Tags, read_tags
 from poolembed.errors import AudioError, BundleNotFoundError, PoolembedError, UsageError, VectorsError
+from poolembed.heads import Tagger, choose, load_tagger_of
 from poolembed.identity import ModelIdentity
 from poolembed.progress import Progress, silent
+from poolembed.search.answers import Answer, Answers, Hit
 from poolembed.search.collection import Collection, open_collection, read_durations
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
 from poolembed.search.index import is_index, open_index
 from poolembed.search.lance import TableSearch, is_lance, open_table, table_collection
 from poolembed.search.queries import Query, check_model, every_row, mean_query, read_queries, unit_vector
+from poolembed.search.tagging import TaggedSong, TagSearch, tag_songs
 from poolembed.text import printable
 
 if TYPE_CHECKING:
@@ -35,52 +37,6 @@ Wanted = str | os.PathLike[str] | npt.ArrayLike
 
 _ONE = (str, os.PathLike, np.ndarray)  # in a list, one of several queries; a list of numbers is a vector
 _REMEMBERED = 1 << 16  # songs whose tags are read once though they are neighbours of several
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A song that was found.
-
-    Attributes:
-        path: of the audio file; of vectors without paths the number of the row.
-        cosine: to the query, -1 to 1, rounded to six digits.
-        title: from the file's tags; None where there is none, or no file. Tags are read of songs that are found, and of
-            no others: some tenths of a millisecond each.
-        artist: likewise.
-        key: the song's name in the collection, for people: the path below the folder that was embedded.
-        rank: 1 for the nearest.
-    """
-
-    path: str
-    cosine: float
-    title: str | None
-    artist: str | None
-    key: str
-    rank: int
-
-
-class Answer(NamedTuple):
-    """What was found for a query: its name, a path if it is a song, and the hits, nearest first."""
-
-    query: str
-    hits: list[Hit]
-
-
-@dataclass
-class Answers:
-    """The answers to several queries. Iterating searches, some hundred queries at a time.
-
-    Attributes:
-        failures: name -> what is wrong, of what cannot be searched for.
-        asked: how many queries there are besides.
-    """
-
-    failures: dict[str, PoolembedError] = field(default_factory=dict)
-    asked: int = 0
-    _each: Iterable[Answer] = ()
-
-    def __iter__(self) -> Iterator[Answer]:
-        return iter(self._each)
 
 
 class Songs:
@@ -149,21 +105,25 @@ class Songs:
 
     def search(
         self,
-        query: Wanted | Sequence[Any],
+        query: Wanted | Sequence[Any] | None = None,
         k: int = 10,
         *,
+        tags: Sequence[str] = (),
         sample_rate: int | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         with_query: bool = False,
     ) -> list[Hit]:
-        """The songs that are nearest to a song, a vector or a recording, by cosine, the nearest first.
+        """The songs that are nearest to a song, a vector or a recording, by cosine, or that tags fit, the best first.
 
         Args:
             query: a song of the collection, by its path or key, which is not decoded again; another audio file; an
                 ``.npy`` file of vectors; a vector ``(D,)``; or, with `sample_rate`, samples ``(n,)`` or
-                ``(channels, n)``. Several of them in a list, but samples, get one answer, about their mean.
+                ``(channels, n)``. Several of them in a list, but samples, get one answer, about their mean. None for
+                tags alone.
             k: how many; there are fewer where the collection has fewer.
+            tags: what is to be heard, by names that `tagger` has. Songs come in the order of the geometric mean of
+                these tags' probabilities; with a query too, in that of its product with the cosine.
             sample_rate: of samples, in Hz.
             include: globs; find only songs whose key or path matches one. ``*`` matches ``/`` too.
             exclude: globs; find no song that matches one.
@@ -173,8 +133,9 @@ class Songs:
             VectorsError: there is no such song, the vector is zero, not finite or of another size, the collection is
                 of another model than the query or of one that is not at hand, or no song is left by the globs.
             AudioError: the audio cannot be decoded.
-            UsageError: `k` is no whole number from 1 on, a glob is not in a list, or it is not known which model made
-                the collection and `open` was told none.
+            BundleError: there are tags, and the collection's model knows none, or is not at hand.
+            UsageError: `k` is no whole number from 1 on, globs or tags are not in a list, there is no such tag, or it
+                is not known which model made the collection and `open` was told none.
         """
         wanted: Any = query
         if sample_rate is not None:
@@ -182,8 +143,10 @@ class Songs:
                 raise UsageError("sample_rate is for samples, and a file has its own", hint="leave it out")
             wanted = self._load("samples").embed(wanted, sample_rate=sample_rate)[: self.collection.size]
         if not (isinstance(wanted, list | tuple) and any(isinstance(each, _ONE) for each in wanted)):
-            wanted = [wanted]
-        answers = self.search_each(wanted, k, mean=True, include=include, exclude=exclude, with_query=with_query)
+            wanted = [] if wanted is None else [wanted]
+        answers = self.search_each(
+            wanted, k, tags=tags, mean=True, include=include, exclude=exclude, with_query=with_query
+        )
         for name, error in answers.failures.items():
             hint = error.hint
             if isinstance(query, np.ndarray) and query.shape[-1:] != (self.collection.size,):
@@ -199,6 +162,7 @@ class Songs:
         queries: Iterable[Wanted] | None,
         k: int = 10,
         *,
+        tags: Sequence[str] = (),
         mean: bool = False,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -209,8 +173,10 @@ class Songs:
         """An answer for each of several queries; what cannot be searched for is told, and costs only itself.
 
         Args:
-            queries: as those of `search`; None for every song of the collection.
+            queries: as those of `search`; None for every song of the collection. With tags there may be none, and one
+                answer.
             k: how many songs for each.
+            tags: as of `search`, for every query.
             mean: one answer instead, for the mean of all queries.
             include: as of `search`, as all that follow.
             exclude: see there.
@@ -221,23 +187,58 @@ class Songs:
         Raises:
             VectorsError: no song is left by the globs, a vector is known to be of another model, or the collection's
                 model is not at hand.
-            UsageError: `k` is below 1, or the model is not known.
+            BundleError: as of `search`.
+            UsageError: `k` is below 1, the model is not known, or has no such tag.
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise UsageError(f"k must be at least 1 and a whole number, got {k!r}")
-        if isinstance(include, str) or isinstance(exclude, str):  # every letter would be a glob
-            raise UsageError("include and exclude are lists of globs, not one string")
+        if any(isinstance(each, str) for each in (include, exclude, tags)):  # every letter would be one
+            raise UsageError("include, exclude and tags are lists, not one string")
         allowed = self.collection.matching(include, exclude)
+        tagged = TagSearch(self.collection, self.tagger, tags) if tags else None
+        answer = partial(self._answer, k=k, allowed=allowed, with_query=with_query, tagged=tagged)
         if queries is None:
-            every = every_row(self.collection)
-            return Answers({}, len(self), self._answer(every, k, allowed, with_query))
+            return Answers({}, len(self), answer(every_row(self.collection)))
         found, failures = self._read(queries, stdin, on_note)
+        if tagged is not None and not found and not failures:
+            best = enumerate(tagged.best(k, allowed).tolist(), start=1)
+            return Answers({}, 1, [Answer(" + ".join(tags), [self._hit(*each, None, tagged) for each in best])])
         several = [mean_query(found)] if mean and len(found) > 1 else found
-        return Answers(failures, len(several), self._answer(several, k, allowed, with_query))
+        return Answers(failures, len(several), answer(several))
 
     def neighbours(self, k: int = 5) -> Iterator[Answer]:
         """Every song's nearest others: pairs of its path and its hits, in the order of `paths`, as they are found."""
         return iter(self.search_each(None, k))
+
+    @cached_property
+    def tagger(self) -> Tagger:
+        """What the collection's model tells from vectors; its `tags` are all that can be searched for.
+
+        Raises:
+            BundleError: the model is not at hand, or has no head on embeddings.
+            UsageError: the model is not known, or the vectors are not all of its numbers.
+        """
+        tagger = load_tagger_of(self.model, self.collection.source, self._model_name)
+        tagger.check_size(self.collection.size, self.collection.source)
+        return tagger
+
+    def tags(
+        self, *, columns: Sequence[str] | None = None, count: int = 3, progress: Progress = silent
+    ) -> Iterator[TaggedSong]:
+        """What the collection's model hears in every song, in the order of `paths`; nothing is decoded.
+
+        Args:
+            columns: the label columns to tell; None for all that the model knows.
+            count: how many labels of each, the likeliest.
+            progress: told how far it is.
+
+        Raises:
+            VectorsError: a vector is zero, or not finite.
+            BundleError: as of `tagger`.
+            UsageError: likewise; or there is no such column.
+        """
+        heads = choose(self.tagger.heads, columns, self.tagger.name)
+        return tag_songs(self.collection, Tagger(self.tagger.name, heads), count, progress)
 
     def duplicates(
         self,
@@ -258,24 +259,31 @@ class Songs:
         return find_duplicates(self.collection, threshold=threshold, tolerance=tolerance, progress=progress)
 
     def _answer(
-        self, queries: Iterable[Query], k: int, allowed: NDArray[np.bool_] | None, with_query: bool
+        self,
+        queries: Iterable[Query],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        with_query: bool,
+        tagged: TagSearch | None,
     ) -> Iterator[Answer]:
         queries = iter(queries)
+        searcher = self._searcher if tagged is None else tagged
         while batch := list(itertools.islice(queries, QUERIES)):
             own = [set() if with_query else set(query.rows) for query in batch]
             vectors = np.stack([query.vector for query in batch])
-            found = self._searcher.nearest(vectors, min(k + max(map(len, own)), len(self)), allowed)
+            found = searcher.nearest(vectors, min(k + max(map(len, own)), len(self)), allowed)
             for query, without, rows, cosines in zip(
                 batch, own, found.rows.tolist(), found.cosines.tolist(), strict=True
             ):
                 pairs = (pair for pair in zip(rows, cosines, strict=True) if pair[0] >= 0 and pair[0] not in without)
-                hits = [self._hit(rank, *pair) for rank, pair in enumerate(itertools.islice(pairs, k), start=1)]
-                yield Answer(query.name, hits)
+                first = enumerate(itertools.islice(pairs, k), start=1)
+                yield Answer(query.name, [self._hit(rank, *pair, tagged) for rank, pair in first])
 
-    def _hit(self, rank: int, row: int, cosine: float) -> Hit:
+    def _hit(self, rank: int, row: int, cosine: float | None, tagged: TagSearch | None) -> Hit:
         path = self.collection.paths[row]
         tags = self._tags(path) if self.has_paths else Tags()
-        return Hit(path, round(cosine, 6), tags.title, tags.artist, self.collection.keys[row], rank)
+        names = tags.title, tags.artist, self.collection.keys[row]
+        return Hit(path, None if cosine is None else round(cosine, 6), *names, rank, tagged.of(row) if tagged else ())
 
     def _read(
         self, asked: Iterable[Any], stdin: bytes | None, on_note: Callable[[str], None]
@@ -351,7 +359,8 @@ def open_songs(
             ``poolembed index`` or ``poolembed push`` wrote.
         paths: for a bare matrix, the text file with the path of each row; without it, songs are called by their rows.
         dim: compare the first so many numbers of every vector alone, of nested embeddings.
-        model: name or path of the model that embeds audio to search for; by default the collection's own, by its name.
+        model: name or path of the model that embeds audio to search for, and tells tags; by default the collection's
+            own, by its name.
         device: where that model runs; as the following, see `poolembed.load`.
         precision: what it computes in.
         workers: threads.

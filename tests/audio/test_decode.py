@@ -16,9 +16,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from poolembed.audio._ffmpeg import FFmpegDecoder
-from poolembed.audio._mixing import Downmix
 from poolembed.audio.decode import open_audio
 from poolembed.audio.find import find_audio
+from poolembed.audio.mixing import Downmix
 
 CLIPS = Path(__file__).parents[1] / "clips"
 Signal = NDArray[np.float32]
@@ -131,15 +131,14 @@ def test_ffmpeg_gives_the_mean_of_the_channels_as_libsndfile_does(tmp_path: Path
     soundfile.write(path, music(channels), 44_100, "PCM_24")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        decoder, mix = FFmpegDecoder(descriptor), Downmix()
-        blocks = []
+        decoder, blocks = FFmpegDecoder(descriptor), []
         while (block := decoder.read()) is not None:
-            blocks.append(mix(block))
+            blocks.append(block)
         decoder.close()
         assert decoder.read() is None
     finally:
         os.close(descriptor)
-    np.testing.assert_array_equal(np.concatenate(blocks), decode(path)[0])
+    np.testing.assert_array_equal(np.concatenate([*Downmix(44_100).blocks(blocks)]), decode(path)[0])
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,61 @@ def test_other_things_between_links(tmp_path: Path) -> None:
     heard = Heard(tmp_path / "a")
     assert heard.seconds == pytest.approx(4, abs=0.05)
     assert heard.pitches(1.8, 2.3) == [440, 880]
+
+
+# Of which Vorbis makes several pages.
+HISS = np.random.default_rng(0).uniform(-0.5, 0.5, (88_200, 1))
+
+
+def headers_again(data: bytes) -> bytes:
+    """A Vorbis file whose three headers come once more where its sound begins, as a tag editor left them."""
+    at, lacing, packets = 0, b"", b""
+    for _ in range(3):  # two pages of headers, one of sound
+        page, body = at, at + 27 + data[at + 26]
+        lacing += data[page + 27 : body]
+        at = body + sum(data[page + 27 : body])
+        packets += data[body:at]
+    again = bytearray(data[page : page + 22] + bytes(4) + bytes([len(lacing)]) + lacing + packets)
+    checksum = 0
+    for byte in again:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = checksum << 1 ^ (0x104C11DB7 if checksum >> 31 else 0)
+    again[22:26] = struct.pack("<I", checksum)
+    return data[:page] + again + data[at:]
+
+
+def test_headers_that_come_again_are_no_sound(tmp_path: Path) -> None:
+    plain = bytes(sndfile(HISS, 44_100, "OGG", "VORBIS"))
+    again = headers_again(plain)
+    half = len(again) // 2
+    hole = again[:half] + bytes(6_000) + again[half + 6_000 :]
+    for name, data in {"plain": plain, "again": again, "cut": again[: half * 4 // 3], "hole": hole}.items():
+        (tmp_path / name).write_bytes(data)
+    heard, expected = Heard(tmp_path / "again"), Heard(tmp_path / "plain")
+    assert heard.note is None
+    assert (heard.encoding.codec, heard.rate) == ("vorbis", 44_100)
+    np.testing.assert_allclose(heard.signal, expected.signal, atol=1e-5)
+    cut = Heard(tmp_path / "cut")
+    assert cut.note is not None and "truncated: breaks off after" in cut.note
+    np.testing.assert_allclose(cut.signal, expected.signal[: len(cut.signal)], atol=1e-5)
+    assert "of 2.0 s decoded" in str(Heard(tmp_path / "hole").note)
+
+
+def test_ogg_in_the_place_of_samples(tmp_path: Path) -> None:
+    ogg = bytes(sndfile(HISS, 44_100, "OGG", "VORBIS"))
+    head = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 0x674F, 2, 44_100, 16_000, 1, 16, 0)
+    chunks = b"WAVE" + head + struct.pack("<4sI", b"data", len(ogg)) + ogg
+    wav = struct.pack("<4sI", b"RIFF", len(chunks)) + chunks
+    for name, data in {"ogg": ogg, "wav": wav, "cut": wav[: len(wav) * 2 // 3]}.items():
+        (tmp_path / name).write_bytes(data)
+    heard, expected = Heard(tmp_path / "wav"), Heard(tmp_path / "ogg")
+    assert heard.note is None
+    assert heard.encoding.codec == "vorbis"
+    np.testing.assert_array_equal(heard.signal, expected.signal)
+    cut = Heard(tmp_path / "cut")
+    assert cut.note is not None and "truncated" in cut.note
+    np.testing.assert_array_equal(cut.signal, expected.signal[: len(cut.signal)])
 
 
 @pytest.mark.parametrize("second", [(48_000, 1), (44_100, 1), (22_050, 2), (32_000, 2)])

@@ -67,7 +67,7 @@ def loaded_by(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["embed", "--help"], ["models", "-h"], ["train", "-h"], ["--version"], []]
+    "arguments", [["--help"], ["-h"], ["embed", "--help"], ["tags", "-h"], ["train", "-h"], ["--version"], []]
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     modules, out = loaded_by(*arguments)

@@ -21,10 +21,11 @@ import poolembed
 from poolembed.audio.source import Source
 from poolembed.bundle import load_bundle
 from poolembed.embed.engine import Engine
-from poolembed.embed.predict import Moment, Prediction, Predictor, Timeline, intervals, load_predictor, top
+from poolembed.embed.predict import Moment, Prediction, Predictor, Timeline, intervals, load_predictor
 from poolembed.embed.song import Embedded, Failed
 from poolembed.embed.windows import WindowShape
 from poolembed.errors import BundleError, BundleNotFoundError, UsageError
+from poolembed.heads import top
 from poolembed.nn.config import HeadConfig
 from poolembed.nn.head import EmbeddingHead, FrameHead
 from tests.conftest import HOP, RATE, noise, slow_windows, tiny_heads, tiny_network

@@ -42,6 +42,7 @@ def embedded(
     *,
     encodings: bool = True,
     notes: Mapping[str, str] | None = None,
+    fingerprint: str = FINGERPRINT,
 ) -> Path:
     """What ``poolembed embed FOLDER/songs`` leaves in ``FOLDER/out``.
 
@@ -51,8 +52,9 @@ def embedded(
         format: of the output.
         encodings: also keep how files that are there are encoded, and what is wrong with them.
         notes: name -> what to say was wrong instead.
+        fingerprint: of the model, which is called m.
     """
-    identity = ModelIdentity("m", FINGERPRINT, 2)
+    identity = ModelIdentity("m", fingerprint, 2)
     out = folder / "out"
     with open_output(out, format=format, dtype="float32", timestamps=None, model=identity, overwrite=True) as output:
         for job in output.plan([FoundFile(str(folder / "songs" / name), name, "songs") for name in songs]).todo:

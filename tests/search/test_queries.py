@@ -249,7 +249,7 @@ class TestAnswers:
         order = [row for row in np.lexsort((np.arange(count), -cosine)).tolist() if itself or row not in rows]
         assert [hit.path for hit in found] == [names[row] for row in order[:k]]
         assert [hit.rank for hit in found] == list(range(1, len(found) + 1))
-        np.testing.assert_allclose([hit.cosine for hit in found], cosine[order[:k]], atol=1e-6)
+        np.testing.assert_allclose([hit.cosine or 0 for hit in found], cosine[order[:k]], atol=1e-6)
 
     def test_all_songs(self) -> None:
         count = 600

@@ -158,7 +158,7 @@ class TestSearching:
             ([0.0, 0.0], {}, VectorsError, "zeros alone"),
             ([float("nan"), 0.0], {}, VectorsError, "NaN"),
             ([[1.0], [2.0, 3.0]], {}, UsageError, "neither a path nor a vector"),
-            (None, {}, UsageError, "neither a path nor a vector"),
+            (None, {}, UsageError, "nothing to search for"),
             ([], {}, VectorsError, "0 numbers"),
             (np.zeros((0, 2)), {}, UsageError, "nothing to search for"),
             ("-", {}, VectorsError, "no such file"),
@@ -166,7 +166,7 @@ class TestSearching:
             (3, {}, UsageError, "neither a path nor a vector"),
             ("a\0b", {}, VectorsError, "no such file"),
             ("a.wav", {"k": 2.0}, UsageError, "and a whole number"),
-            ("a.wav", {"include": "*.wav"}, UsageError, "lists of globs"),
+            ("a.wav", {"include": "*.wav"}, UsageError, "lists, not one string"),
             ("a.wav", {"sample_rate": 8000}, UsageError, "sample_rate is for samples"),
             ("a.wav", {"include": ["*.opus"]}, VectorsError, "left by the filters"),
         ],
@@ -270,7 +270,7 @@ class TestAudio:
 
 def test_torch_is_left_alone_where_nothing_is_embedded(folder: Path) -> None:
     code = (
-        "import sys, poolembed\n"
+        "import sys, poolembed, poolembed.heads, poolembed.search.tagging\n"
         "songs = poolembed.open('out')\n"
         "songs.vectors, songs.paths, songs.model, songs.search('a.wav'), songs.search(songs.vectors[1])\n"
         "list(songs.neighbours())\n"
