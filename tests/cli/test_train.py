@@ -137,7 +137,8 @@ class TestResolving:
             "--set ema=0.5 "
             "--patience 4 --no-balance --valid 0.3 --valid-fold 2 --seed 8 "
             "--device cpu --precision bf16 --workers 3 --cache c --cache-limit 5 --gain 1 --equalizer 7 --low-pass 0.6 "
-            "--set augment.time_mask=0.2 --set augment.band_mask=0.3 --mixup 0.4 --resized-crop 0.5 --shift 0.16"
+            "--set augment.time_mask=0.2 --set augment.band_mask=0.3 --noise 0.25 --mixup 0.4 "
+            "--resized-crop 0.5 --shift 0.16"
         )
         expected = TrainConfig(
             data="clips",
@@ -179,6 +180,7 @@ class TestResolving:
                 gain_db=1,
                 equalizer_db=7,
                 low_pass=0.6,
+                noise=0.25,
                 time_mask=0.2,
                 band_mask=0.3,
                 mixup=0.4,

@@ -108,7 +108,7 @@ def test_what_is_there_stays_if_the_new_cannot_be_written(tmp_path: Path) -> Non
             "[augment]\nzzz = 1",
             [
                 "augment.zzz is not known",
-                "equalizer_db, low_pass, time_mask, band_mask, mixup, resized_crop, shift",
+                "equalizer_db, low_pass, noise, time_mask, band_mask, mixup, resized_crop, shift",
             ],
         ),
         ("epochs = 0", ["epochs = 0 must be a whole number >= 1"]),
