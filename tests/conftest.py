@@ -129,11 +129,16 @@ def ctrl_c_is_heard() -> None:
 def _left_behind() -> set[str]:
     """Threads and, where the system lists them, processes that were started here and are still there."""
     threads = {f"{thread}" for thread in threading.enumerate() if thread is not threading.main_thread()}
-    children: set[str] = set()
+    return threads | {f"process {child}" for child in children()}
+
+
+def children() -> set[int]:
+    """The processes that this one has started and that are there, where the system lists them."""
+    found: set[str] = set()
     for each in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):  # a thread that ended meanwhile
-            children.update(each.read_text().split())
-    return threads | {f"process {child}" for child in children if not _is_of_multiprocessing(child)}
+            found.update(each.read_text().split())
+    return {int(child) for child in found if not _is_of_multiprocessing(child)}
 
 
 def _is_of_multiprocessing(child: str) -> bool:
