@@ -1,4 +1,4 @@
-"""A minute of the three harnesses. The tables in ``tests/benchmarks/results`` come from all of them."""
+"""Half a minute of the three harnesses. The tables in ``tests/benchmarks/results`` come from all of them."""
 
 from __future__ import annotations
 
