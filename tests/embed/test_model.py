@@ -21,6 +21,7 @@ import poolembed
 from poolembed import AudioError, BundleNotFoundError, FilesFailedError, Model, UsageError
 from poolembed.embed.device import PrecisionName
 from poolembed.embed.engine import Engine
+from poolembed.embed.silence import is_silence, silence
 from tests.conftest import RATE, noise
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")
@@ -161,6 +162,13 @@ class TestOneSong:
             model.embed(noise(100))
         with pytest.raises(TypeError, match="sample_rate"):
             model.embed(songs / "1.wav", sample_rate=RATE)
+
+    def test_silence_has_a_vector_of_its_own(self, model: Model, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "silent.wav", np.zeros((9_000, 2)), RATE)
+        dither = np.random.default_rng(0).integers(-1, 2, 9_000) / 32_768
+        for vector in (model.embed(tmp_path / "silent.wav"), model.embed(dither, sample_rate=RATE)):
+            np.testing.assert_array_equal(vector, silence(model.embedding_size))
+        assert not is_silence(model.embed(100 * dither, sample_rate=RATE))
 
     def test_integers_given_as_floats_are_warned_of(self, model: Model) -> None:
         with pytest.warns(UserWarning, match="samples: full scale is 1, and samples reach"):
