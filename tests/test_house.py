@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
     "command",
     [
         ["ruff", "check", "."],
+        ["ruff", "check", "--preview", "--select", "PLW1514", "poolembed", "models"],  # no encoding but what is named
         ["ruff", "format", "--check", "."],
         ["mypy"],
         ["lint-imports"],

@@ -81,5 +81,5 @@ def read_corpus(path: Path = HERE / "corpus.toml") -> list[Package]:
 
 def never_train(path: Path = HERE / "never-train.txt") -> set[str]:
     """Names of the packages that belong to the held-out side."""
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
     return {line for line in lines if line}

@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     target: Path = options.corpus / "scores.jsonl"
     done = set()
     if target.is_file():
-        done = {json.loads(line)["name"] for line in target.read_text().splitlines() if line.endswith("}")}
-    with target.open("a") as out:
+        done = {json.loads(line)["name"] for line in target.read_text("utf-8").splitlines() if line.endswith("}")}
+    with target.open("a", encoding="utf-8") as out:
         for file in files[:3] if options.smoke else files:
             name = "-".join((*Path(file).parts[-2:-1], Path(file).stem))
             if name in done:
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
                 out.flush()
             else:
                 print(f"{name}: no notes in it", file=sys.stderr)
-    print(f"{target}: {len(target.read_text().splitlines())} scores")
+    print(f"{target}: {len(target.read_text('utf-8').splitlines())} scores")
     return 0
 
 

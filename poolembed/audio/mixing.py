@@ -15,6 +15,12 @@ OUT_OF_PHASE = "channels out of phase"
 SILENT = "silent"
 """The note of a song without a sound."""
 
+
+def is_silent(note: str | None) -> bool:
+    """Whether a note says, beside what else it may say, that nothing is heard in a song."""
+    return note is not None and SILENT in note.split("; ")
+
+
 # Nothing above this (-80 dB) is silence: 16-bit dither is at 3e-5.
 _AUDIBLE = 1e-4
 # Signs are chosen for stretches of so many seconds, or of as many samples as a block may have where that is less, each

@@ -7,12 +7,14 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
 from poolembed.audio.decode import UNSCALED
+from poolembed.audio.mixing import is_silent
 from poolembed.audio.source import Source
 from poolembed.bundle import Bundle, load_bundle
 from poolembed.catalog import BundleConfig
@@ -29,6 +31,7 @@ from poolembed.embed.device import (
 )
 from poolembed.embed.engine import Engine
 from poolembed.embed.nested import check_dim, shortened
+from poolembed.embed.silence import silence
 from poolembed.embed.song import Embedded, Failed, Outcome
 from poolembed.errors import AudioError, FilesFailedError
 from poolembed.nn.model import SongModel
@@ -175,7 +178,8 @@ class Model:
             sample_rate: of the samples, in Hz; required for an array and refused for a path.
 
         Returns:
-            ``(D,)`` float32, unit length.
+            ``(D,)`` float32, unit length; of a song without a sound above -80 dB the vector of silence, whose numbers
+            are all the same and negative.
 
         Raises:
             AudioError: the song cannot be decoded or holds no audio.
@@ -233,11 +237,13 @@ class Model:
         stop: threading.Event | None = None,
         on_audio: Callable[[float], None] = lambda _: None,
     ) -> Generator[Outcome]:
-        """What became of each source; see `Engine.run`."""
+        """What became of each source; see `Engine.run`. Silent songs have the vector `silence`."""
         with closing(
             self._engine.run(sources, seconds=seconds, ordered=ordered, stop=stop, on_audio=on_audio)
         ) as outcomes:
             for outcome in outcomes:
+                if isinstance(outcome, Embedded) and is_silent(outcome.note):
+                    outcome = replace(outcome, embedding=silence(self._size))  # noqa: PLW2901
                 yield shortened(outcome, self._size)
 
 

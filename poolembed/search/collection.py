@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
+from poolembed.embed.silence import is_silence
 from poolembed.errors import OutputError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.text import path_text
@@ -86,6 +87,15 @@ class Collection:
             check_rows(self.matrix, self.keys, self.source)  # names them all
         block /= norms[:, None]
         return block.astype(np.float32, copy=False)
+
+    def silent(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are silent songs, ``(n,)``, by their vectors; see `embed.silence`.
+
+        Raises:
+            VectorsError: a row is zero, or not finite.
+        """
+        blocks = (self.unit_rows(rows[first : first + BLOCK]) for first in range(0, len(rows), BLOCK))
+        return np.concatenate([np.zeros(0, bool), *map(is_silence, blocks)])
 
     def cut(self, size: int) -> Collection:
         """The same songs by the first `size` numbers of each vector, as nested models are made for.

@@ -9,7 +9,7 @@ import filecmp
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from poolembed.audio.mixing import OUT_OF_PHASE, SILENT
+from poolembed.audio.mixing import OUT_OF_PHASE, is_silent
 
 SLACK = 0.25
 """Seconds by which the better of two copies may be shorter: encoders pad by less, and a lost quarter is heard."""
@@ -63,7 +63,7 @@ def is_soundless(note: str | None) -> bool:
 
     Earlier versions noted so of channels that cancel each other.
     """
-    return any(part == SILENT or part.startswith("its channels cancel") for part in _parts(note))
+    return is_silent(note) or any(part.startswith("its channels cancel") for part in _parts(note))
 
 
 def _parts(note: str | None) -> list[str]:

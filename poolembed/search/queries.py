@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from poolembed.embed.manifest import NAME, read_manifest
+from poolembed.embed.silence import is_silence
 from poolembed.errors import PoolembedError, UsageError, VectorsError
 from poolembed.identity import ModelIdentity
 from poolembed.search.collection import Collection, open_collection
@@ -104,7 +105,9 @@ def read_queries(
                 long = shorten or (each.model is not None and collection.model is not None)
                 found.append(Query(each.name, unit_vector(each.numbers, collection, shorten=long), rows))
             elif rows:
-                found.append(Query(each, collection.unit_rows(rows[:1])[0], rows))
+                found.append(
+                    Query(each, unit_vector(collection.unit_rows(rows[:1])[0], collection, shorten=False), rows)
+                )
             elif os.path.isfile(each):  # quiet about names that no file can have
                 found.append(each)
             else:
@@ -127,7 +130,7 @@ def unit_vector(numbers: NDArray[Any], collection: Collection, *, shorten: bool)
         shorten: of more numbers than D take the first.
 
     Raises:
-        BadVectorError: it has another number of numbers, or is zero or not finite.
+        BadVectorError: it has another number of numbers, is zero or not finite, or is the vector of silence.
     """
     if numbers.ndim != 1:
         raise BadVectorError(f"numbers of shape {numbers.shape}, and not one vector")
@@ -140,7 +143,10 @@ def unit_vector(numbers: NDArray[Any], collection: Collection, *, shorten: bool)
     length = np.linalg.norm(vector)
     if not length:
         raise BadVectorError("zeros alone, which is near to nothing")
-    return (vector / length).astype(np.float32)
+    unit: NDArray[np.float32] = (vector / length).astype(np.float32)
+    if is_silence(unit):
+        raise BadVectorError("silent, and so near to nothing that is heard: leave it out, or listen to the file")
+    return unit
 
 
 def check_model(model: ModelIdentity | None, collection: Collection, name: str) -> None:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from poolembed.progress import Progress, silent
 from poolembed.search.collection import Collection
 
+PerRow = float | NDArray[np.float64]
+"""One number for all rows, or one for each, ``(N,)``, of which two rows have to meet both."""
+
 ROUNDING = 1e-6
 
 _ROWS, _COLUMNS = 4096, 512  # of a tile; a column is read once for so many rows
@@ -24,9 +27,9 @@ _SECONDS = 1e-6  # of slack, for 4.4 - 2.4 is more than 2
 
 def has_match(
     collection: Collection,
-    threshold: float,
+    threshold: PerRow,
     durations: NDArray[np.float64] | None = None,
-    tolerance: float = 0.0,
+    tolerance: PerRow = 0.0,
     progress: Progress = silent,
 ) -> NDArray[np.bool_]:
     """Which vectors match another.
@@ -46,9 +49,10 @@ def has_match(
     """
     rows = np.arange(len(collection)) if durations is None else np.argsort(durations, kind="stable")
     reach = np.full(len(rows), len(rows))
+    threshold, tolerance = _each(threshold, len(rows))[rows], _each(tolerance, len(rows))[rows]
     if durations is not None:
         durations = durations[rows]
-        reach = np.searchsorted(durations, durations + tolerance + _SECONDS, side="right")
+        reach = np.searchsorted(durations, durations + tolerance.max(initial=0) + _SECONDS, side="right")
     found = np.zeros(len(rows), bool)
     for one, other, _ in _pairs(collection, rows, reach, threshold, durations, tolerance, progress):
         found[rows[one]] = True
@@ -59,9 +63,9 @@ def has_match(
 def nearest_leader(
     collection: Collection,
     rows: NDArray[np.int64],
-    threshold: float,
+    threshold: PerRow,
     durations: NDArray[np.float64] | None = None,
-    tolerance: float = 0.0,
+    tolerance: PerRow = 0.0,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Divide rows into groups around leaders: each row leads that matches no leader before it.
 
@@ -97,13 +101,17 @@ def nearest_leader(
     return leader, cosine
 
 
+def _each(number: PerRow, rows: int) -> NDArray[np.float64]:
+    return np.broadcast_to(np.asarray(number, np.float64), rows)
+
+
 def _pairs(
     collection: Collection,
     rows: NDArray[np.int64],
     reach: NDArray[np.int64],
-    threshold: float,
+    threshold: PerRow,
     durations: NDArray[np.float64] | None,
-    tolerance: float,
+    tolerance: PerRow,
     progress: Progress = silent,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Places of matching rows, the lower first, and their cosines; a tile of the matrix of all cosines at a time.
@@ -111,8 +119,11 @@ def _pairs(
     Tiles come in rows, and left to right from the diagonal: all pairs ``(g, h)`` with g < h come before, or in the same
     tile as, the first pair ``(h, i)``; within a tile the first places ascend.
 
-    ``reach[h]`` is the first place beyond those that h is to be compared with; it ascends.
+    ``reach[h]`` is the first place beyond those that h is to be compared with; it ascends. Thresholds and tolerances
+    are in the order of the places.
     """
+    threshold, tolerance = _each(threshold, len(rows)), _each(tolerance, len(rows))
+    least = threshold.min(initial=1) - ROUNDING
     firsts = range(0, len(rows), _ROWS)
     ends = [int(reach[min(first + _ROWS, len(rows)) - 1]) for first in firsts]
     work, done = sum(ends) - sum(firsts), 0
@@ -122,13 +133,14 @@ def _pairs(
             columns = collection.unit_rows(rows[start : min(start + _COLUMNS, end)])
             # Of this tile, rows below the diagonal are left out.
             cosines = block[: start + len(columns) - first] @ columns.T
-            flat = np.flatnonzero(cosines >= threshold - ROUNDING)  # much quicker than nonzero in two dimensions
+            flat = np.flatnonzero(cosines >= least)  # much quicker than nonzero in two dimensions
             cosine = np.minimum(cosines.ravel()[flat], np.float32(1))
             one, other = np.divmod(flat, len(columns))
             one, other = one + first, other + start
-            fits = one < other
+            fits = (one < other) & (cosine >= np.maximum(threshold[one], threshold[other]) - ROUNDING)
             if durations is not None:
-                fits &= np.abs(durations[one] - durations[other]) <= tolerance + _SECONDS
+                allowed = np.minimum(tolerance[one], tolerance[other])
+                fits &= np.abs(durations[one] - durations[other]) <= allowed + _SECONDS
             yield one[fits], other[fits], cosine[fits]
             done += len(columns)
             progress("comparing", done, work)

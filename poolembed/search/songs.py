@@ -21,6 +21,7 @@ from poolembed.progress import Progress, silent
 from poolembed.search.answers import Answer, Answers, Hit
 from poolembed.search.collection import Collection, open_collection, read_durations
 from poolembed.search.exact import QUERIES, ExactSearch, Searcher
+from poolembed.search.heard import nearest_heard
 from poolembed.search.index import is_index, open_index
 from poolembed.search.lance import TableSearch, is_lance, open_table, table_collection
 from poolembed.search.queries import Query, check_model, every_row, mean_query, read_queries, unit_vector
@@ -250,8 +251,8 @@ class Songs:
         """The same recordings under other names, bitrates and formats. See `find_duplicates`; nothing is deleted.
 
         Args:
-            threshold: cosine from which on two songs are one recording; None for 0.8, which fits the model base.
-            tolerance: seconds that their lengths may differ, where known; None for 2.
+            threshold: cosine from which on two are one recording; None for 0.8, which fits base, and more below 10 s.
+            tolerance: seconds that their lengths may differ, where known; None for 2, and less of songs below 10 s.
             progress: told how far it is.
         """
         from poolembed.search.duplicates import find_duplicates  # which needs the decoders
@@ -266,15 +267,13 @@ class Songs:
         with_query: bool,
         tagged: TagSearch | None,
     ) -> Iterator[Answer]:
-        queries = iter(queries)
-        searcher = self._searcher if tagged is None else tagged
+        queries, searcher = iter(queries), self._searcher if tagged is None else tagged
         while batch := list(itertools.islice(queries, QUERIES)):
             own = [set() if with_query else set(query.rows) for query in batch]
             vectors = np.stack([query.vector for query in batch])
-            found = searcher.nearest(vectors, min(k + max(map(len, own)), len(self)), allowed)
-            for query, without, rows, cosines in zip(
-                batch, own, found.rows.tolist(), found.cosines.tolist(), strict=True
-            ):
+            found = nearest_heard(self.collection, searcher, vectors, k + max(map(len, own)), allowed)
+            each = zip(batch, own, found.rows.tolist(), found.cosines.tolist(), strict=True)
+            for query, without, rows, cosines in each:
                 pairs = (pair for pair in zip(rows, cosines, strict=True) if pair[0] >= 0 and pair[0] not in without)
                 first = enumerate(itertools.islice(pairs, k), start=1)
                 yield Answer(query.name, [self._hit(rank, *pair, tagged) for rank, pair in first])
@@ -304,12 +303,13 @@ class Songs:
                     if isinstance(outcome, Failed):
                         failures[path] = AudioError(outcome.reason)
                         continue
-                    if outcome.note is not None:
-                        on_note(f"{printable(path)}: {outcome.note}")
                     try:
                         embedded[path] = Query(path, unit_vector(outcome.embedding, self.collection, shorten=True))
                     except VectorsError as error:
                         failures[path] = error
+                        continue
+                    if outcome.note is not None:
+                        on_note(f"{printable(path)}: {outcome.note}")
         queries = (embedded.get(each) if isinstance(each, str) else each for each in found)
         return [query for query in queries if query is not None], failures
 

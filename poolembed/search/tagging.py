@@ -43,6 +43,8 @@ def tag_songs(collection: Collection, tagger: Tagger, count: int, progress: Prog
 class TagSearch:
     """Finds songs by tags: by the geometric mean of their probabilities, times the cosine to a query if there is one.
 
+    Silent songs are not found.
+
     All vectors are read, whatever indexes them.
 
     Attributes:
@@ -51,6 +53,7 @@ class TagSearch:
 
     def __init__(self, collection: Collection, tagger: Tagger, tags: Sequence[str]) -> None:
         self._collection, self._names = collection, tuple(tags)
+        self._is_heard = ~collection.silent(np.arange(len(collection)))
         self.heard = np.concatenate([tagger.heard(units, tags) for _, units in collection.blocks()])
         with np.errstate(divide="ignore"):  # the logarithm of 0
             self._weights = np.exp(np.mean(np.log(self.heard), axis=1, dtype=np.float64))
@@ -78,5 +81,5 @@ class TagSearch:
         return Hits(rows, cosines)
 
     def _ranked(self, scores: NDArray[np.float64], k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        rows = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+        rows = np.flatnonzero(self._is_heard if allowed is None else self._is_heard & allowed)
         return rows[np.argsort(-scores[rows], kind="stable")[:k]]

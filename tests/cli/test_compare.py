@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli, command
-from tests.cli.held import running
+from tests.cli.conftest import Cli, Send
 from tests.compare.studies import write_table
+from tests.conftest import children
 from tests.train.runs import tiny_bundle
-from tests.waiting import PATIENCE, wait_for_line, wait_until
+from tests.waiting import wait_until
 
 SMALL = ("--poolings", "mean,max", "--seeds", "2", "--epochs", "1", "--batch-size", "4", "--jobs", "1")
 
@@ -77,22 +78,23 @@ def test_all_runs_fail(cli: Cli, data: Path) -> None:
     assert "every run of the study failed" in done.err
 
 
-def children(pid: int) -> int:
-    """How many processes a process has started."""
-    return sum(len(thread.read_text().split()) for thread in Path(f"/proc/{pid}/task").glob("*/children"))
-
-
 @pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="needs Linux's /proc")
-def test_ctrl_c_finishes_the_runs_in_hand(environment: None, data: Path) -> None:
+def test_ctrl_c_finishes_the_runs_in_hand(cli: Cli, data: Path, send: Send) -> None:
     """It reaches every process of a terminal: those of the runs too, which are busy with imports just then."""
-    small = ["--init", str(data / "start"), *SMALL[:-2], "--jobs", "2"]
-    with running(command("compare", data / "labels.csv", "-o", "study", *small)) as process:
-        wait_for_line(process, "4 runs")
-        wait_until(lambda: children(process.pid) == 3, process)  # two runs, and what multiprocessing watches with
-        os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert b"finishing the runs in hand" in err
-    assert b"Traceback" not in err
+
+    def press() -> None:
+        wait_until(lambda: len(children()) == 2)
+        for child in children():
+            os.kill(child, signal.SIGINT)
+        send(signal.SIGINT)
+
+    small = ["--init", data / "start", *SMALL[:-2], "--jobs", "2"]
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    done = cli("compare", data / "labels.csv", "-o", "study", *small)
+    pressing.join()
+    assert done.code == 130
+    assert "4 runs" in done.err
+    assert "finishing the runs in hand" in done.err
     assert 2 <= len(list(Path("study/runs").glob("*.json"))) < 4
     assert not list(Path("study").rglob("*.part"))

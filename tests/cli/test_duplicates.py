@@ -120,7 +120,8 @@ def test_nothing_is_deleted_and_what_is_listed_can_be(cli: Cli, tmp_path: Path, 
     assert (done.code, done.out) == (0, b"")
     assert done.err == (
         "left out, for they are gone or have changed since they were embedded: 3\n"
-        f"no duplicates among 5 songs, by a cosine of at least {library.THRESHOLD:g} and lengths within 2 s\n"
+        f"no duplicates among 5 songs, by a cosine of at least {library.THRESHOLD:g} and lengths within 2 s, "
+        "and nearer and of nearer lengths below 10 s\n"
     )
 
 

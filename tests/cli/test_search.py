@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.cli.conftest import GOOD, Cli, command, manifest
+from tests.cli.conftest import GOOD, Cli, manifest
 from tests.conftest import noise
 from tests.encoders import encode
 from tests.search.copies import direction, embedded
@@ -310,15 +310,13 @@ class TestAudio:
         lines = cli("search", tmp_path / "songs" / "c.wav", "--in", "out", "--format", "m3u").out.decode().splitlines()
         assert sorted(lines[1::2]) == ["#EXTINF:28,a", "#EXTINF:7,b"]
 
-    def test_a_pipe(self, script: Cli, songs: Path, cli: Cli) -> None:
+    def test_a_pipe(self, songs: Path, cli: Cli) -> None:
         cli("embed", songs, "-o", "out", "-q")
-        embedding = subprocess.run(
-            command("embed", songs / "sub", "-o", "-", "-q", "--model", "toy"), check=False, capture_output=True
-        )
-        result = script("search", "-", "--in", "out/", "-k", "3", "--format", "jsonl", stdin=embedding.stdout)
+        embedding = cli("embed", songs / "sub", "-o", "-", "-q")
+        result = cli("search", "-", "--in", "out/", "-k", "3", "--format", "jsonl", stdin=embedding.out)
         assert result.code == 0
         assert [line["query"] for line in result.lines] == [str(songs / "sub/a.wav"), str(songs / "sub/deeper/e.aiff")]
-        asked = script("search", songs / "sub/a.wav", "--in", "out/", "-k", "3", "--format", "jsonl")
+        asked = cli("search", songs / "sub/a.wav", "--in", "out/", "-k", "3", "--format", "jsonl")
         assert result.lines[0] == asked.lines[0]
 
 

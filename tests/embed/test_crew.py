@@ -277,10 +277,10 @@ def hanging(songs):
     real = engine.open_source
     engine.open_source = lambda source, rate: Hang() if source == "hang" else real(source, rate)
     crew.LEAVING = 0.5
-    return iter([next(songs), "hang", *(next(songs) for _ in range(600))])
+    return iter([next(songs), "hang", *(next(songs) for _ in range(300))])
 
 case(lambda: None)
-case(lambda: threading.Thread(target=lambda: [next(g) for _ in range(600)]).start())
+case(lambda: threading.Thread(target=lambda: [next(g) for _ in range(300)]).start())
 case(lambda: threading.Thread(target=lambda: list(g), daemon=True).start())
 case(lambda: None, hanging)
 """

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,7 +26,6 @@ from poolembed.embed.outputs import parquet as parquet_module
 from poolembed.embed.song import Embedded, Segments
 from poolembed.errors import OutputError, UsageError
 from poolembed.identity import ModelIdentity
-from tests.waiting import PATIENCE
 
 D = 4
 MODEL = ModelIdentity("base", "f00d", D)
@@ -622,9 +619,8 @@ def kill_everywhere(out: Path, found: list[FoundFile], format: Format, timestamp
 
 
 @every_format
-@with_and_without_timestamps
-def test_killed_at_any_step_of_a_first_run(tmp_path: Path, format: Format, timestamps: float | None) -> None:
-    library = tmp_path / "lib"
+def test_killed_at_any_step_of_a_first_run(tmp_path: Path, format: Format) -> None:
+    library, timestamps = tmp_path / "lib", 2.0
     run(tmp_path / "calm", first_phase(library), format, timestamps)
     run(tmp_path / "calm", second_phase(library), format, timestamps)
     expected = snapshot(tmp_path / "calm")
@@ -641,9 +637,8 @@ def test_killed_at_any_step_of_a_first_run(tmp_path: Path, format: Format, times
 
 
 @every_format
-@with_and_without_timestamps
-def test_killed_at_any_step_of_a_later_run(tmp_path: Path, format: Format, timestamps: float | None) -> None:
-    library = tmp_path / "lib"
+def test_killed_at_any_step_of_a_later_run(tmp_path: Path, format: Format) -> None:
+    library, timestamps = tmp_path / "lib", None
     run(tmp_path / "out", first_phase(library), format, timestamps)
     shutil.copytree(tmp_path / "out", tmp_path / "calm")
     found = second_phase(library)
@@ -683,33 +678,6 @@ def test_leaving_by_an_exception_commits(tmp_path: Path, format: Format, stop: t
         interrupted()
     assert [path for path, _ in read_rows(tmp_path / "out", format)] == [file.path for file in found[:2]]
     assert [job.key for job in run(tmp_path / "out", found, format).todo] == ["c"]
-
-
-KILLED = """
-import os, runpy, signal, sys
-test = runpy.run_path(sys.argv[1])
-from pathlib import Path
-library, out, format, count = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-output = test["open_"](out, format)
-test["process"](output, output.plan(test["find"](library)).todo[:count])
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@every_format
-def test_sigkill_loses_nothing_that_was_written(tmp_path: Path, format: Format) -> None:
-    found = put(tmp_path / "lib", a="1", b="bad", c="12", d="123")
-    arguments = [__file__, str(tmp_path / "lib"), str(tmp_path / "out"), format, "3"]
-    # The interpreter of the tests, on this file; nothing comes from outside.
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, timeout=PATIENCE
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert [record.key for record in records(tmp_path / "out")] == ["a", "b", "c"]
-    plan = run(tmp_path / "out", found, format)
-    assert ([job.key for job in plan.todo], plan.unchanged) == (["b", "d"], 2)
-    run(tmp_path / "calm", found, format)
-    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "calm")
 
 
 # Disks that fail

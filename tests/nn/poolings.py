@@ -37,10 +37,10 @@ from tests.nn.reference import Array
 Pool = TemporalPool[Any]
 P = TypeVar("P", AttentionPool, AttentiveStatisticsPool)
 
-quick = settings(max_examples=20)
+quick = settings(max_examples=8)
 """For a property that is checked for each pooling in turn."""
 
-thorough = settings(max_examples=100)
+thorough = settings(max_examples=50)
 """For a property of one pooling."""
 
 

@@ -43,6 +43,24 @@ def test_copies_of_two_songs(tmp_path: Path, format: Literal["npy", "matrix", "p
     assert (copy.lossless, copy.size, copy.duration) == (False, sizes["a.mp3"], 60.0)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "degrees", "expected"),
+    [
+        (20.0, 20.0, 30, True), (10.0, 12.0, 30, True), (10.0, 12.1, 30, False), (9.0, 9.0, 35, False),
+        (5.0, 5.0, 30, False), (5.0, 5.0, 25, True), (5.0, 6.0, 25, True), (5.0, 6.1, 25, False),
+        (1.0, 1.0, 15, False), (1.0, 1.0, 10, True), (1.0, 1.2, 10, True), (1.0, 1.3, 10, False),
+        (0.1, 0.2, 2, True), (0.1, 0.21, 2, False), (0.1, 0.1, 5, False),
+    ],
+)  # fmt: skip
+def test_of_short_clips_more_is_asked(tmp_path: Path, one: float, other: float, degrees: float, expected: bool) -> None:
+    for name in ("a.flac", "b.flac"):
+        write(tmp_path / "songs" / name)
+    out = embedded(tmp_path, {"a.flac": (0, one), "b.flac": (degrees, other)})
+    assert len(find_duplicates(open_collection(out))) == expected
+    assert len(find_duplicates(open_collection(out), threshold=0.8)) == (abs(one - other) <= 2)
+    assert len(find_duplicates(open_collection(out), threshold=0.8, tolerance=9)) == 1
+
+
 def kinds(folder: Path) -> list[str]:
     """The same second in ever worse quality."""
     songs = folder / "songs"

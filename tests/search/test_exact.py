@@ -135,7 +135,7 @@ class TestAgainstTheDefinition:
 
 
 class TestWhatAnAnswerDependsOn:
-    @settings(max_examples=25)
+    @settings(max_examples=12)
     @given(coarse, st.integers(1, 20), st.integers(1, 3))
     def test_neither_blocks_nor_threads_nor_other_queries(self, matrix: Any, k: int, threads: int) -> None:
         whole = ExactSearch(collection(matrix)).nearest(matrix, k)

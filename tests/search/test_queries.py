@@ -225,7 +225,7 @@ class TestReading:
     @quick
     @given(st.lists(st.sampled_from([-1e200, -1e-200, 0.0, 1.0, 3.0, 1e200]), min_size=2, max_size=2))
     def test_unit_vectors_of_any_size(self, numbers: list[float]) -> None:
-        if not any(numbers):
+        if not any(numbers) or numbers[0] == numbers[1] < 0:  # which is silence
             return
         unit = unit_vector(np.array(numbers), named(["a"]), shorten=False)
         assert abs(float(np.linalg.norm(unit)) - 1) < 1e-6

@@ -58,6 +58,7 @@ SOME = (
     "train, frozen encoder",
     "train from a checkpoint",
 )
+CHANGED = ("embed npy", "embed matrix", "embed parquet", "embed jsonl with timestamps")
 EMBEDS = tuple(name for name in SOME if name.startswith("embed"))
 
 
@@ -258,7 +259,7 @@ def _changing(hook: str) -> Row:
 
     def row(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], count: int) -> Outcome:
         outcome = Outcome()
-        for name in ("embed npy", "embed matrix", "embed parquet", "embed jsonl with timestamps"):
+        for name in (name for name in CHANGED if name in all_prepared):
             one = all_prepared[name]
             work = _start(folder, one)
             inputs = folder / "inputs"
@@ -292,7 +293,7 @@ def _embeddings(out: Path, name: str) -> dict[str, tuple[float, ...]]:
 
 def _removed(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], count: int) -> Outcome:
     outcome = Outcome()
-    for name in ("embed npy", "embed matrix", "embed parquet", "embed jsonl with timestamps"):
+    for name in (name for name in CHANGED if name in all_prepared):
         one = all_prepared[name]
         end = undisturbed(zygote, one, folder / "work")
         work = _start(folder, one)
@@ -447,13 +448,9 @@ def _endless(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], co
 def _hanging(zygote: Zygote, folder: Path, all_prepared: dict[str, Prepared], count: int) -> Outcome:
     """A decoder that never comes back, faked, costs its song alone."""
     outcome = Outcome()
-    one = all_prepared["embed npy"]
-    if b"--song-timeout" not in zygote.run(["embed", "--help"], _start(folder, one)).out:
-        outcome.skipped = "there is no --song-timeout yet"
-        return outcome
     import soundfile
 
-    for name in ("embed npy", "embed matrix", "embed parquet with timestamps", "embed jsonl"):
+    for name in (name for name in CHANGED if name in all_prepared):
         one = all_prepared[name]
         work = _start(folder, one)
         inputs = folder / "inputs"

@@ -710,9 +710,12 @@ def _remove(folder: Path) -> None:
 
 def _import_everything() -> None:
     """What commands import, so that forked processes need not."""
+    import matplotlib.backends.backend_svg
     import matplotlib.figure  # noqa: F401
     import pyarrow.parquet  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
+    import sklearn.linear_model
+    import sklearn.manifold  # noqa: F401
+    import torch._dynamo  # noqa: F401
 
     import poolembed.cli.listing
     import poolembed.cli.report

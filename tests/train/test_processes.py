@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,32 +15,37 @@ from poolembed.bundle import load_bundle
 from tests.train.runs import config, train
 from tests.waiting import PATIENCE
 
-SCRIPT = """
+OPTIONS: dict[str, Any] = {"batch_size": 6, "freeze": "encoder", "epochs": 2, "lr": 0.005}
+OTHER = """
 import sys
 from pathlib import Path
 from tests.train.runs import config, train
+from tests.train.test_processes import OPTIONS
 
-options = {"batch_size": 6, "freeze": "encoder", "epochs": 2, "lr": 0.005}
-train(config(Path(sys.argv[1]), output=sys.argv[1] + "/two", **options))
+train(config(Path(sys.argv[1]), output=sys.argv[1] + "/two", **OPTIONS))
 """
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without its distributed part")
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    options = {"batch_size": 6, "freeze": "encoder", "epochs": 2, "lr": 0.005}
-    one = train(config(tmp_path, output=str(tmp_path / "one"), **options))
-    (tmp_path / "run.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [*command, str(tmp_path / "run.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
+def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of the two is this one: what torchrun gives to processes is these variables, and where they meet."""
+    one = train(config(tmp_path, output=str(tmp_path / "one"), **OPTIONS))
+    store: Any = torch.distributed.TCPStore  # type: ignore[attr-defined]
+    meeting = store("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in {**where, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": "1", "LOCAL_RANK": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        train(config(tmp_path, output=str(tmp_path / "two"), **OPTIONS))
+        assert other.wait(PATIENCE) == 0
+    finally:
+        other.kill()
+        other.wait()
     assert one.finished
     a, b = (load_bundle(tmp_path / name).network for name in ("one", "two"))
     # Not to the bit: each process normalises by the statistics of its own half of the batch.

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from poolembed.errors import OutputError, UsageError
+from poolembed.train import figures
 from poolembed.train.config import ObjectiveConfig
 from poolembed.train.figures import ROLES
 from poolembed.train.report import DRAWN, write_report
@@ -116,6 +117,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
     return make
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all the rest."""
+    monkeypatch.setattr(figures, "drawn", lambda *_, **__: "<svg></svg>")
+
+
 def results_of(directory: Path) -> Any:
     return json.loads((directory / "mymodel" / "results.json").read_text())
 
@@ -213,6 +220,7 @@ class TestNumbers:
                 *(f"{record['valid'][key]:.4f}" for key in ("loss", "macro_f1", "accuracy")),
             ]
 
+    @pytest.mark.usefixtures("undrawn")
     def test_terms_of_several_objectives(self, tmp_path: Path) -> None:
         both = (ObjectiveConfig(), ObjectiveConfig(kind="supcon", weight=0.5))
         page, _ = report(tmp_path, epochs=2, objectives=both)
@@ -244,6 +252,7 @@ class TestNumbers:
         ends = {row[0]: row[2] for row in page.table("class", "start", "end")}
         assert ends == {label: f"{value:.3f}" for label, value in zip(ANIMALS, entry["end"], strict=True)}
 
+    @pytest.mark.usefixtures("undrawn")
     def test_how_many_ended_as_averages(self, tmp_path: Path) -> None:
         directory = fake_run(tmp_path / "mymodel", epochs=2, channels=4)
         results = results_of(tmp_path)
@@ -268,6 +277,7 @@ class TestNumbers:
             assert int(count) == matrix[i, j]
             assert share == f"{matrix[i, j] / matrix[i].sum():.1%}"
 
+    @pytest.mark.usefixtures("undrawn")
     @pytest.mark.parametrize("multi_label", [False, True])
     def test_classes_the_worst_first(self, multi_label: bool, tmp_path: Path) -> None:
         directory = fake_run(tmp_path / "mymodel", epochs=2, multi_label=multi_label)
@@ -290,6 +300,7 @@ class TestNumbers:
             [clip["key"], ", ".join(clip["true"]), clip["predicted"], f"{clip['probability']:.3f}"] for clip in clips
         ]
 
+    @pytest.mark.usefixtures("undrawn")
     def test_data_and_what_was_left_out(self, tmp_path: Path) -> None:
         page, _ = report(tmp_path, epochs=2, dropped=120)
         data = results_of(tmp_path)["data"]
@@ -303,6 +314,7 @@ class TestNumbers:
         assert "and 70 more, in results.json" in page.text
         assert data["notes"][0] in page.text
 
+    @pytest.mark.usefixtures("undrawn")
     def test_the_configuration(self, tmp_path: Path) -> None:
         page, _ = report(tmp_path, epochs=2, lr=0.0123)
         written = (tmp_path / "mymodel" / "run.toml").read_text()
@@ -335,6 +347,7 @@ class TestHostile:
         assert "$\\frac{$" in in_charts
         assert 'style="fill: #01fe01"' in in_charts
 
+    @pytest.mark.usefixtures("undrawn")
     def test_the_name_of_the_directory(self, tmp_path: Path) -> None:
         name = os.fsdecode(b"<b>&\xff")
         page = Page(write_report(fake_run(tmp_path / name, epochs=1)).read_text())
@@ -358,6 +371,7 @@ class TestFiles:
             "history.jsonl", "report.html", "results.json", "run.toml",
         ]  # fmt: skip
 
+    @pytest.mark.usefixtures("undrawn")
     @pytest.mark.parametrize("name", ["history.jsonl", "results.json"])
     @pytest.mark.parametrize("content", [None, b"{", b"\xff", b'{"metric": 3}\n'])
     def test_damaged(self, name: str, content: bytes | None, tmp_path: Path) -> None:
@@ -373,6 +387,7 @@ class TestFiles:
         with pytest.raises(UsageError, match=r"run\.toml"):
             write_report(tmp_path)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_a_disk_that_is_full_leaves_the_report_before(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -115,7 +115,7 @@ def test_stopping_and_resuming_equals_not_having_stopped(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "ModelConfig", tiny_config)
-    options = {"batch_size": 3, "seconds": 0.4, **options}
+    options = {"batch_size": 3, "seconds": 0.4, "epochs": 2, **options}
     whole = train(config(tmp_path, output=str(tmp_path / "whole"), **options))
     for after in (2, 4):  # in an epoch, and at its end
         stop = threading.Event()
