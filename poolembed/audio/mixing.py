@@ -21,8 +21,9 @@ def is_silent(note: str | None) -> bool:
     return note is not None and SILENT in note.split("; ")
 
 
-# Nothing above this (-80 dB) is silence: 16-bit dither is at 3e-5.
-_AUDIBLE = 1e-4
+AUDIBLE = 1e-4
+"""Nothing above this (-80 dB) is silence: dither of 16 bits reaches 3e-5, and 6e-5 once it is resampled."""
+
 # Signs are chosen for stretches of so many seconds, or of as many samples as a block may have where that is less, each
 # stretch counting three times as much as the one before it. Of 308 real songs in stereo 25 have such a stretch, and 40
 # times in ten hours signs change; stretches of a second without memory make it 400 times.
@@ -95,7 +96,7 @@ class Downmix:
 
     def _heard(self, mixed: Frames) -> Frames:
         if self._is_silent:
-            self._is_silent = not (np.abs(mixed) > _AUDIBLE).any()
+            self._is_silent = not (np.abs(mixed) > AUDIBLE).any()
         return mixed
 
     def finish(self) -> list[str]:

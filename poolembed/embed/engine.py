@@ -31,6 +31,7 @@ import torch
 
 from poolembed.audio.encoding import Encoding
 from poolembed.audio.faults import reason_of
+from poolembed.audio.mixing import SILENT, is_silent
 from poolembed.audio.source import Source, open_source
 from poolembed.embed.crew import LEAVING, SONG_TIMEOUT, Crew, StuckError, Task
 from poolembed.embed.device import Batch, Runner, exact_and_single_threaded, ignore
@@ -378,8 +379,12 @@ class _Run:
     def _finish(self, song: _Song) -> Outcome:
         if not bool(torch.isfinite(embedding := song.merger.embedding()).all()):
             return Failed(song.index, "the embedding is not finite: samples, or weights of the model, are too large")
-        segments = song.merger.segments()
-        return Embedded(song.index, embedding.numpy(), song.duration, song.note, segments, song.encoding)
+        segments, note = song.merger.segments(), song.note
+        if not song.merger.heard and not is_silent(
+            note
+        ):  # what there is, is above the frequencies that the model hears
+            note = SILENT if note is None else f"{note}; {SILENT}"
+        return Embedded(song.index, embedding.numpy(), song.duration, note, segments, song.encoding)
 
     def _settle(self, song: _Song, outcome: Outcome | None) -> None:
         """Give a song its one outcome: the first that there is. None is for a song that was not reached."""

@@ -97,6 +97,9 @@ class SongMerger:
     Args:
         network: the model, on the CPU.
         stretches: how the song is divided, if it is.
+
+    Attributes:
+        heard: whether a window that was taken so far is not silent.
     """
 
     def __init__(self, network: SongModel, stretches: Stretches) -> None:
@@ -109,7 +112,7 @@ class SongMerger:
         self._next = 0
         self._windows: int | None = None
         self._song, self._silence = Merger(network), Merger(network)
-        self._heard = False
+        self.heard = False
         self._open: tuple[int, Merger] | None = None
         self._open_frames = 0
         self._open_has_feature = False
@@ -137,7 +140,7 @@ class SongMerger:
 
     def embedding(self) -> Tensor:
         """The song's embedding ``(embedding_size,)``; once complete."""
-        return (self._song if self._heard else self._silence).embedding()
+        return (self._song if self.heard else self._silence).embedding()
 
     def segments(self) -> Segments | None:
         """The song's stretches, if it is divided; once complete."""
@@ -151,7 +154,7 @@ class SongMerger:
         first = self._stretches.first(window)
         silent = window in self._left_out
         self._left_out.discard(window)
-        self._heard |= not silent
+        self.heard |= not silent
         for slot, state in enumerate(states):
             start, stop = bounds[slot], bounds[slot + 1]
             if start < stop:

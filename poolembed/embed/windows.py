@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.audio.mixing import AUDIBLE
 from poolembed.nn.config import ModelConfig
-
-SILENCE = 2.0**-15
-"""Largest sample of silence, full scale 1: a step of 16 bits. All its mel bands are at `FrontendConfig.log_floor`."""
 
 
 class Window(NamedTuple):
@@ -27,8 +25,8 @@ class Window(NamedTuple):
 
     @property
     def silent(self) -> bool:
-        """Whether there is nothing to be heard in it."""
-        return bool(self.samples.max() <= SILENCE and self.samples.min() >= -SILENCE)
+        """Whether there is nothing to be heard in it, its context included."""
+        return bool(self.samples.max() <= AUDIBLE and self.samples.min() >= -AUDIBLE)
 
 
 class WindowShape(NamedTuple):

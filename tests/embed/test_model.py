@@ -22,6 +22,7 @@ from poolembed import AudioError, BundleNotFoundError, FilesFailedError, Model, 
 from poolembed.embed.device import PrecisionName
 from poolembed.embed.engine import Engine
 from poolembed.embed.silence import is_silence, silence
+from poolembed.embed.song import Embedded
 from tests.conftest import RATE, noise
 
 pytestmark = pytest.mark.usefixtures("no_new_threads")
@@ -169,6 +170,14 @@ class TestOneSong:
         for vector in (model.embed(tmp_path / "silent.wav"), model.embed(dither, sample_rate=RATE)):
             np.testing.assert_array_equal(vector, silence(model.embedding_size))
         assert not is_silence(model.embed(100 * dither, sample_rate=RATE))
+
+    def test_what_is_above_all_that_the_model_hears_is_silence(self, model: Model) -> None:
+        tone = 0.5 * np.sin(np.arange(40_000) * 2 * np.pi * 0.35).astype(np.float32)
+        tone *= np.hanning(len(tone)).astype(np.float32)  # an edge is heard
+        (outcome,) = model.outcomes([(tone, 4 * RATE)])
+        assert isinstance(outcome, Embedded)
+        assert outcome.note == "silent"
+        assert is_silence(outcome.embedding)
 
     def test_integers_given_as_floats_are_warned_of(self, model: Model) -> None:
         with pytest.warns(UserWarning, match="samples: full scale is 1, and samples reach"):
