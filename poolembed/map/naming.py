@@ -7,6 +7,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.embed.silence import is_silence
 from poolembed.errors import BundleError, UsageError
 from poolembed.heads import Tagger, load_tagger_of
 from poolembed.search.collection import Collection
@@ -22,7 +23,7 @@ def name_groups(collection: Collection, groups: NDArray[np.int64]) -> list[str]:
     """What is heard in each group of songs, in words; "" where no tag sets it apart, or nobody tells any.
 
     A tag's worth is p log(p / q), p its mean probability in the group and q in all songs: it is heard there, and more
-    than elsewhere. Tags of one name count once.
+    than elsewhere. Tags of one name count once, and silent songs not at all.
 
     Args:
         collection: N songs.
@@ -36,12 +37,14 @@ def name_groups(collection: Collection, groups: NDArray[np.int64]) -> list[str]:
     if tagger is None:
         return [""] * count
     names = [name for _, name in tagger.tags]
-    sums = np.zeros((count, len(names)))
+    sums, songs = np.zeros((count, len(names))), np.zeros(count)
     for first, units in collection.blocks():
-        heard = np.concatenate([head.probabilities(units) for head in tagger.heads], axis=1)
-        np.add.at(sums, groups[first : first + len(units)], heard)
-    means = sums / np.bincount(groups)[:, None]
-    return [_words(names, inside, sums.sum(0) / len(groups)) for inside in means]
+        heard, of = ~is_silence(units), groups[first : first + len(units)]
+        probabilities = np.concatenate([head.probabilities(units) for head in tagger.heads], axis=1)
+        np.add.at(sums, of[heard], probabilities[heard])
+        np.add.at(songs, of[heard], 1)
+    means = sums / np.maximum(songs, 1)[:, None]
+    return [_words(names, inside, sums.sum(0) / max(songs.sum(), 1)) for inside in means]
 
 
 def _tagger(collection: Collection) -> Tagger | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from poolembed.embed.silence import is_silence
 from poolembed.heads import Labels, Tagger, top
 from poolembed.progress import Progress, counted, silent
 from poolembed.search.collection import Collection
@@ -17,7 +18,7 @@ _ENTRIES = 1 << 24  # scores that are held at once: queries x songs
 
 
 class TaggedSong(NamedTuple):
-    """What is heard in a song: per column of the model's labels the likeliest, the likeliest first."""
+    """What is heard in a song: per column of the model's labels the likeliest, the likeliest first; in silence none."""
 
     path: str
     key: str
@@ -35,8 +36,9 @@ def tag_songs(collection: Collection, tagger: Tagger, count: int, progress: Prog
     for first, units in collection.blocks():
         told(first, len(collection))
         of_heads = [(head.config, head.probabilities(units)) for head in tagger.heads]
-        for row in range(len(units)):
-            labels = {config.column: top(config, probabilities[row], count) for config, probabilities in of_heads}
+        for row, is_silent in enumerate(is_silence(units).tolist()):
+            most = 0 if is_silent else count
+            labels = {config.column: top(config, probabilities[row], most) for config, probabilities in of_heads}
             yield TaggedSong(*next(names), labels)
 
 

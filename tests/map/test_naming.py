@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from poolembed.embed.silence import silence
 from poolembed.identity import ModelIdentity
 from poolembed.map import make_map
 from poolembed.map.naming import name_groups
@@ -33,6 +34,14 @@ def songs(tmp_path: Path, save_tiny: Callable[..., Path], monkeypatch: pytest.Mo
 def test_tags_that_set_a_group_apart(songs: Collection) -> None:
     assert name_groups(songs, GROUPS) == ["North, West", "East, South"]
     assert name_groups(songs, np.zeros(7, int)) == [""]
+
+
+def test_silent_songs_are_called_nothing(songs: Collection) -> None:
+    """Nor do they take part in what others are called."""
+    made = collection([*(direction(degrees) for degrees in EAST_NORTH), *[silence(2)] * 5])
+    silent = replace(made, model=songs.model)
+    assert name_groups(silent, np.append(GROUPS, [2] * 5)) == ["North, West", "East, South", ""]
+    assert name_groups(silent, np.append(GROUPS, [0] * 4 + [2])) == ["North, West", "East, South", ""]
 
 
 def test_the_legend_of_the_map(songs: Collection, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 import poolembed
 from poolembed.embed.silence import is_silence, silence
 from poolembed.errors import VectorsError
+from poolembed.heads import LinearHead, Tagger
+from poolembed.nn.config import HeadConfig
 from poolembed.search.collection import open_collection
 from poolembed.search.duplicates import find_duplicates
-from poolembed.search.tagging import TagSearch
+from poolembed.search.tagging import TagSearch, tag_songs
 from tests.search.copies import embedded
 
 SILENT = 225.0  # degrees, at which both numbers are the same and negative
@@ -97,3 +99,10 @@ def test_tags_find_no_silence(tmp_path: Path) -> None:
     assert [songs.collection.keys[row] for row in found.best(9)] == ["a", "b", "c"]
     rows = found.nearest(np.array([[-0.9, -1.0]], np.float32), 9).rows[0]
     assert [songs.collection.keys[row] for row in rows if row >= 0] == ["b", "a", "c"]
+
+
+def test_of_silence_no_tag_is_told(tmp_path: Path) -> None:
+    songs = poolembed.open(embedded(tmp_path, SONGS))
+    head = LinearHead(HeadConfig(column="x", labels=("y", "z")), np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+    told = {song.key: len(song.labels["x"]) for song in tag_songs(songs.collection, Tagger("m", (head,)), 1)}
+    assert told == {key: 0 if key.startswith("s") else 1 for key in SONGS}
