@@ -32,6 +32,7 @@ from poolembed.catalog import (
 from poolembed.errors import BundleError, BundleNotFoundError, UsageError
 from poolembed.identity import ModelIdentity
 from poolembed.nn.config import HeadConfig
+from poolembed.text import printable
 
 Labels = list[tuple[str, float]]
 """Labels and their probabilities."""
@@ -100,8 +101,8 @@ class Tagger:
     def heard(self, units: NDArray[np.float32], tags: Sequence[str]) -> NDArray[np.float32]:
         """How much some tags are heard: probabilities ``(n, len(tags))`` of embeddings ``(n, D)`` of unit length.
 
-        A tag is named as `tags` has it, whatever the case, or as ``column:name``. That of a name which several heads
-        have is the mean of theirs.
+        A tag is named as `tags` has it, whatever the case and the spaces, or as ``column:name``. That of a name which
+        several heads have is the mean of theirs.
 
         Raises:
             UsageError: there is no such tag; the hint has the nearest.
@@ -112,10 +113,10 @@ class Tagger:
         return np.stack(columns, axis=1)
 
     def _find(self, tag: str) -> list[tuple[int, int]]:
-        wanted = " ".join(tag.split()).casefold()
+        wanted = _plain(tag)
         if wanted in self._places:
             return self._places[wanted]
-        names = {label.casefold(): label for _, label in self.tags}
+        names = {_plain(label): printable(label) for _, label in self.tags}
         close = [name for name in names if wanted and wanted in name]
         close += difflib.get_close_matches(wanted, names, _NEAREST)
         close += [name for word in wanted.split() for name in names if word in name.split()]
@@ -127,13 +128,17 @@ class Tagger:
 
     @cached_property
     def _places(self) -> dict[str, list[tuple[int, int]]]:
-        """Head and label of each name, in lower case."""
+        """Head and label of each name, as `_plain` has it."""
         places: dict[str, list[tuple[int, int]]] = {}
         for number, head in enumerate(self.heads):
             for at, label in enumerate(head.config.labels):
                 for name in (label, f"{head.config.column}:{label}"):
-                    places.setdefault(name.casefold(), []).append((number, at))
+                    places.setdefault(_plain(name), []).append((number, at))
         return places
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
 
 
 def load_tagger(name_or_path: str | os.PathLike[str], of: ModelIdentity | None = None) -> Tagger:
@@ -167,16 +172,16 @@ def load_tagger_of(model: ModelIdentity | None, source: str, name_or_path: str |
         BundleError: as for `load_tagger`.
         UsageError: neither the collection nor `name_or_path` says which model it is.
     """
-    if name_or_path is None and model is None:
+    if name_or_path is not None:
+        return load_tagger(name_or_path, model)
+    if model is None:
         raise UsageError(
             f"{source} does not say which model its vectors are of, so there is nobody to tell their tags",
             hint="--model names it; in Python, model= of poolembed.open",
         )
     try:
-        return load_tagger(name_or_path if name_or_path is not None else model.name, model)  # type: ignore[union-attr]
+        return load_tagger(model.name, model)
     except BundleNotFoundError as error:
-        if name_or_path is not None or model is None:
-            raise
         raise BundleError(
             f"{source} is of the model {model.name} ({model.fingerprint[:8]}), which is not at hand",
             hint="--model gives its path; in Python, model= of poolembed.open",

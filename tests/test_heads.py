@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from poolembed.bundle import load_bundle, save_bundle
 from poolembed.catalog import CONFIG, FORMAT, HEADS
 from poolembed.errors import BundleError, BundleNotFoundError, UsageError
-from poolembed.heads import Tagger, load_tagger, load_tagger_of
+from poolembed.heads import LinearHead, Tagger, load_tagger, load_tagger_of
 from poolembed.identity import ModelIdentity
 from poolembed.nn.config import HeadConfig
 from poolembed.nn.head import EmbeddingHead, Head
@@ -93,6 +93,17 @@ class TestNames:
             tagger.heard(CIRCLE, ["East", name])
         assert nearest in (caught.value.hint or "")
         assert "poolembed tags --list" in (caught.value.hint or "")
+
+    def test_spaces_and_what_no_terminal_should_be_sent(self) -> None:
+        head = LinearHead(
+            HeadConfig(column="x", labels=("a\t b", "\x1b[2J")), np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+        )
+        tagger = Tagger("m", (head,))
+        units = np.eye(2, dtype=np.float32)
+        np.testing.assert_array_equal(tagger.heard(units, ["A b"]), tagger.heard(units, ["x:a\t b"]))
+        with pytest.raises(UsageError) as caught:
+            tagger.heard(units, ["2j"])
+        assert r"are: \x1b[2J;" in (caught.value.hint or "")
 
 
 class TestLoading:
