@@ -26,11 +26,7 @@ _values = attrgetter(*_NAMES)
 def as_jsonl(answers: Iterable[Answer]) -> Iterator[str]:
     """An object per query."""
     for query, hits in answers:
-        neighbours = [
-            dict(zip(_NAMES, _values(hit), strict=True)) | ({"tags": dict(hit.tags)} if hit.tags else {})
-            for hit in hits
-        ]
-        yield json.dumps({"query": query, "neighbours": neighbours}) + "\n"
+        yield json.dumps({"query": query, "neighbours": [_object(hit) for hit in hits]}) + "\n"
 
 
 def as_csv(answers: Iterable[Answer], tags: Sequence[str] = ()) -> Iterator[str]:

@@ -136,12 +136,15 @@ def search(
     _say(answers.failures)
     if not answers.asked:
         raise typer.Exit(1)
-    fewest = k
+    fewest, without = k, 0
 
     def counted() -> Iterator[Answer]:
-        nonlocal fewest
+        nonlocal fewest, without
         for answer in answers:
-            fewest = min(fewest, len(answer.hits))
+            if answer.hits:
+                fewest = min(fewest, len(answer.hits))
+            else:
+                without += 1
             yield answer
 
     render: dict[str, Callable[[Iterable[Answer]], Iterator[str]]] = {
@@ -155,6 +158,8 @@ def search(
         typer.echo(text.encode("utf-8", "surrogateescape"), nl=False)
     if fewest < k and not quiet:
         typer.echo(f"note: asked for {k} neighbours, and there are {fewest}", err=True)
+    if without and not quiet:
+        typer.echo(f"note: songs without any neighbour, as silent ones are: {without}", err=True)
     if answers.failures:
         raise typer.Exit(SOME_FAILED)
 

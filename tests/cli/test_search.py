@@ -34,6 +34,13 @@ def library(tmp_path: Path, environment: None) -> Path:
     return out.parent
 
 
+def test_silent_songs_have_no_neighbours_and_the_others_have_theirs(cli: Cli, tmp_path: Path) -> None:
+    made = embedded(tmp_path, {"a": 10.0, "b": 20.0, "c": 90.0, "silent": 225.0})
+    done = cli("search", "--all", str(made), "-k2", "--format", "csv")
+    assert done.out.count(b"\n") == 7
+    assert done.err == "note: songs without any neighbour, as silent ones are: 1\n"
+
+
 class TestFormats:
     """From a.wav, with cosines of 10, 30 and 60 degrees."""
 
