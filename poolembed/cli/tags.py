@@ -28,8 +28,8 @@ Examples:
   poolembed search --tag piano --tag "female singing"
 
 One line per song and column of labels: path, column, and the likeliest tags with their probabilities, tab-separated.
-They are told from the vectors alone, of silent songs none; nothing is decoded. poolembed predict tells the same of audio
-files, and when.
+They are told from the vectors alone, of silent songs none; nothing is decoded. poolembed predict tells the same of
+audio files, and when.
 
 """ + rule("CSV and TSV")
 
