@@ -35,7 +35,7 @@ from poolembed.labels import Clip, read_labels
 from poolembed.nn.model import SongModel
 
 SEED = 0
-WITHIN, CHANGED = 0.2, 0.5
+WITHIN, CHANGED = 0.5, 0.3
 
 
 def main(arguments: list[str] | None = None) -> int:

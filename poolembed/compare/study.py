@@ -205,7 +205,7 @@ class StudyPlan:
         # Where things are, and what studies never set: run ids of studies that were begun before it came still hold.
         for name in ("data", "output", "cache", "cache_limit", "workers", "nested"):
             del parts[name]
-        del parts["augment"]["shift"]
+        del parts["augment"]["shift"], parts["augment"]["noise"]
         if config.model is not None:
             parts["model"] = described(config.model)
         whole = msgspec.json.encode([VERSION, seed > 0, parts, self.identities[place]], order="sorted")
