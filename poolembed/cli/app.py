@@ -29,7 +29,7 @@ Examples:
   poolembed models                                 the models at hand
   poolembed train clips/ -o mymodel                a model of your own, from clips/<label>/**
   poolembed evaluate mymodel labels.csv            is it any good?
-  poolembed predict song.mp3                       what is heard in it, with probabilities
+  poolembed predict song.mp3 --model mymodel       what is heard in it, with probabilities
   poolembed compare labels.csv -o study            every pooling, side by side
   poolembed sync                                   the steps that poolembed.toml names: a line for a crontab
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HELP = """\
 \b
 Examples:
-  poolembed predict song.mp3                       what base hears in it
+  poolembed predict song.mp3 --model mymodel       what it hears in it
   poolembed predict ~/Music --model mymodel --top 1
   poolembed predict street.flac --model mymodel --timestamps 1
   poolembed predict ~/Music --model mymodel --json | jq .labels

@@ -24,7 +24,7 @@ Examples:
   poolembed tags                                   every song of ./embeddings and the likeliest tags
   poolembed tags music.index --top 10 --label-column audioset
   poolembed tags embeddings/ --format csv > tags.csv
-  poolembed tags --list                            all tags that the model base knows
+  poolembed tags --list --model mymodel            all tags that a model knows
   poolembed search --tag piano --tag "female singing"
 
 One line per song and column of labels: path, column, and the likeliest tags with their probabilities, tab-separated.

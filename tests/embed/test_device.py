@@ -66,7 +66,7 @@ class TestDevice:
             choose_device(name)
         assert "auto, cpu, cuda or mps" in (caught.value.hint or "")
 
-    @pytest.mark.parametrize(("model", "cpu"), [("base", 8), ("tiny", 32)])
+    @pytest.mark.parametrize(("model", "cpu"), [("base", 6), ("tiny", 32)])
     def test_every_device_has_a_batch_size(self, model: str, cpu: int) -> None:
         config = load_bundle(model).config.model
         assert default_batch_size(CPU, config) == cpu
