@@ -27,7 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     config = msgspec.structs.replace(bundle.network.config, encoder=encoder)
     network = SongModel(config, bundle.network.frontend.filterbank)
     network.load_state_dict(bundle.network.state_dict())
-    save_bundle(options.out, network, name=bundle.config.name, license="MIT", card=bundle.card)
+    save_bundle(
+        options.out,
+        network,
+        name=bundle.config.name,
+        license=bundle.config.license,
+        card=bundle.card,
+        nested=bundle.config.nested,
+    )
     return 0
 
 

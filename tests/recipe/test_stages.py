@@ -27,3 +27,17 @@ def test_the_second_goes_on_from_the_first(name: str, more: list[str]) -> None:
     assert second.lr < first.lr
     assert second.objectives[: len(first.objectives)] == first.objectives
     assert [objective.targets for objective in second.objectives[len(first.objectives) :]] == more
+
+
+def test_the_third_of_base_learns_from_the_second_and_hears_it_changed() -> None:
+    second, third = stage("base-2"), stage("base-3")
+    assert third.init == "runs/base-start"
+    assert third.model is None
+    assert third.nested == second.nested
+    assert third.objectives[0].targets == "targets/base-embedding.parquet"
+    assert third.augment.shift > 0
+    assert third.augment.noise > 0
+    # Losses on labels are the second's.
+    assert {o.column: o.weight for o in third.objectives if o.kind == "classification"} == {
+        o.column: o.weight for o in second.objectives if o.kind == "classification"
+    }
