@@ -37,8 +37,8 @@ tolerance. Of clips that are shorter than 10 s more is asked, for short sounds a
 cosine of 0.9 and lengths within 1 s, at 1 s 0.98 and 0.2 s. A --threshold that is given holds for all.
 
 --format paths lists only songs that the best one of their group can stand for, for it is as good for sure; of the
-others the table says why that is not certain. Songs that are silent are never listed. A
-codec cannot tell what it was given: a FLAC that was made from an MP3 counts as lossless.
+others the table says why that is not certain. Songs that are silent are never listed. A codec cannot tell what it was
+given: a FLAC that was made from an MP3 counts as lossless.
 """ + rule("CSV")
 
 
@@ -56,10 +56,7 @@ def duplicates(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            metavar="S",
-            help="Seconds that their lengths may differ, where known; inf: any.",
-            show_default="2",
+            min=0, metavar="S", help="Seconds that their lengths may differ, where known; inf: any.", show_default="2"
         ),
     ] = None,
     format: Annotated[

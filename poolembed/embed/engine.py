@@ -380,9 +380,8 @@ class _Run:
         if not bool(torch.isfinite(embedding := song.merger.embedding()).all()):
             return Failed(song.index, "the embedding is not finite: samples, or weights of the model, are too large")
         segments, note = song.merger.segments(), song.note
-        if not song.merger.heard and not is_silent(
-            note
-        ):  # what there is, is above the frequencies that the model hears
+        # What there is may be above the frequencies that the model hears.
+        if not song.merger.heard and not is_silent(note):
             note = SILENT if note is None else f"{note}; {SILENT}"
         return Embedded(song.index, embedding.numpy(), song.duration, note, segments, song.encoding)
 
