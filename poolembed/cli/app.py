@@ -24,8 +24,7 @@ Examples:
   poolembed duplicates embeddings/                 the same recording under other names; deletes nothing
   poolembed push --to s3://bucket/music.lance      a table that many machines search
   poolembed search song.mp3                        the ten nearest songs in ./embeddings
-  poolembed search --tag piano                     the ten songs in which most of a piano is heard
-  poolembed tags embeddings/                       what is heard in every song; nothing is decoded
+  poolembed tags embeddings/                       what a model of yours hears in every song; nothing is decoded
   poolembed models                                 the models at hand
   poolembed train clips/ -o mymodel                a model of your own, from clips/<label>/**
   poolembed evaluate mymodel labels.csv            is it any good?

@@ -48,8 +48,8 @@ SHORT = 10.0
 """Seconds below which songs have to be more alike, for there is less in them to differ by.
 
 How far a cosine may be from 1, and how much lengths may differ, shrink in proportion to the length. Of 129 strokes of
-one drum of 1.6 s, 0.8 alone takes 194 pairs for copies, and so one; of 300 spoken digits 37 and none; of 200 sounds
-of 5 s 3 and one. Copies are still found of MP3 from 128 kb/s, Ogg and Opus; softer ones of short clips are mostly not.
+one drum `duplicates` of the model `MEASURED_ON` lists 4 as copies, where 0.8 alone lists 102; of 300 spoken digits none
+and 113; of 400 sounds of 5 s 12 and 52.
 """
 
 PADDING = 0.1
